@@ -1,0 +1,282 @@
+"""The contract between Runyard and whatever carries a run out.
+
+An engine starts an attempt's ranks somewhere, says what it sees of them, hands over their output
+and stops them. It knows nothing of users, queues, retries or statuses: those are Runyard's. Engines
+are plain Python (no Django) and import nothing of each other.
+
+Six methods, all asynchronous, all idempotent; none waits for the work. Each has a time-out that the
+caller enforces (`TIMEOUTS`), and any of them may be repeated after it was cut off.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+TIMEOUTS: Mapping[str, float] = {
+    "launch": 10.0,
+    "observe": 5.0,
+    "stop": 5.0,
+    "cleanup": 10.0,
+    "probe": 5.0,
+}
+"""Seconds that a caller waits for each method before it treats the engine as unavailable."""
+
+
+class EngineUnavailable(Exception):
+    """The engine could not be asked, or did not answer in time. Nothing is known; ask again."""
+
+
+class LaunchRejected(Exception):
+    """This launch will never succeed on this engine, however often it is repeated.
+
+    `reason` is a `runs.states.Reason` code ("LaunchRejected", "FailedImagePull", "DoesNotFit", …),
+    `message` one or two sentences for the person who submitted the run.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one rank runs, where Runyard itself does the placing: a node slot and GPU indices."""
+
+    rank: int
+    slot: int
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MountedFile:
+    """A file that every rank finds at `path` before its command starts.
+
+    Engines with containers use `path` exactly; the process engine puts it below the attempt's folder
+    and passes the real path in the variable named `variable`.
+    """
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o444
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """Everything an engine needs to start one attempt. Pure data; no Django objects."""
+
+    run_name: str
+    attempt_index: int
+    image: str
+    command: str
+    """Given to `bash -c` as it stands."""
+    nodes: int
+    gpus_per_node: int
+    cpus: int
+    env: Mapping[str, str]
+    """The user's variables and those of the platform that are the same on every rank and engine.
+    The engine adds the ones that depend on the rank or the place: see `rank_environment`."""
+    files: tuple[MountedFile, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    """One for each rank on engines whose queue is Runyard's own (`places` is false); else empty."""
+    log_quota: int = 5 * 2**30
+    """Bytes of output kept for each stream; what comes later is counted and said, not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Names a launched attempt for good: `key` is the attempt's id, `data` what the engine wants back.
+
+    `data` survives as JSON in the database. A handle made anew from the key alone
+    (`Handle(key)`) must work too: that is how a launch whose reply was lost is found.
+    """
+
+    key: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Phase(StrEnum):
+    """What an engine sees of one rank."""
+
+    STARTING = "starting"
+    """Accepted: being set up, its image pulled, or waiting in the engine's own queue."""
+    RUNNING = "running"
+    EXITED = "exited"
+    """It ended, and `exit_code` is known, or `reason` says why it cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankObservation:
+    rank: int
+    phase: Phase
+    node: str = ""
+    exit_code: int | None = None
+    """0–255 as a shell shows it: 128 + n after signal n. None while it lives or where nobody saw it."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    """Both with a time zone, from the clock of the node."""
+    reason: str | None = None
+    """A `runs.states.Reason` code that the engine has evidence for (OutOfMemory, NodeFailure,
+    EngineError, FailedImagePull, …); None where the exit code alone tells."""
+    message: str = ""
+    """The engine's own words: evidence, shown beside the reason."""
+    stopped: bool = False
+    """It ended after TERM or KILL was sent to it on Runyard's behalf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an engine sees of one attempt. `gone` = it holds nothing under this key (also: never did)."""
+
+    ranks: tuple[RankObservation, ...] = ()
+    gone: bool = False
+    queued: bool = False
+    """In the queue of an engine that places by itself; no node is assigned yet."""
+
+
+class Source(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From byte `offset` on, the output came from `source` and was read at `time` (unix, seconds)."""
+
+    offset: int
+    time: float
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Bytes of one stream, as the rank wrote them, from `offset` on (never empty)."""
+
+    offset: int
+    data: bytes
+    marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapacity:
+    name: str
+    cpus: int
+    gpus: int = 0
+    gpu_type: str = "None"
+    memory: str = ""
+    storage: str = ""
+    alive: bool = True
+    schedulable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a cluster offers as a whole, used or not. Runyard knows itself what its runs hold."""
+
+    nodes: tuple[NodeCapacity, ...]
+    slots: int
+    """Ranks that may run at one time, over all nodes."""
+    declared: bool = False
+    """The GPUs were declared for trying things out; no such hardware was found."""
+    notes: tuple[str, ...] = ()
+    """Sentences that people who use the cluster must know, such as a missing isolation."""
+
+    @property
+    def cpus(self) -> int:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        return sum(node.gpus for node in self.nodes)
+
+
+class Duplex(Protocol):
+    """Bytes to and from a terminal inside a run."""
+
+    async def read(self) -> bytes: ...
+    async def write(self, data: bytes) -> None: ...
+    async def resize(self, columns: int, lines: int) -> None: ...
+    async def close(self) -> None: ...
+
+
+MAIN = "MAIN"
+"""The stream of the run's own command: stdout and stderr, in the order in which they were read."""
+
+
+class Engine(ABC):
+    """One cluster, seen through its engine. Objects are cheap, hold no state that matters, and live
+    in one event loop."""
+
+    kind: ClassVar[str]
+    places: ClassVar[bool]
+    """True where the engine queues and places by itself (Kubernetes, Slurm); false where Runyard does."""
+
+    @abstractmethod
+    async def launch(self, spec: LaunchSpec, key: str) -> Handle:
+        """Start the ranks of one attempt, all or none, and return at once.
+
+        The key becomes the job's name: launching the same key again, at the same time or after a lost
+        reply, returns the handle of the first launch and starts nothing. Raises `LaunchRejected` for
+        what can never start.
+        """
+
+    @abstractmethod
+    async def observe(self, handles: Collection[Handle]) -> Mapping[str, Observation]:
+        """What is there, by key, with one entry for every handle asked for."""
+
+    @abstractmethod
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Send TERM to everything that the attempt started; KILL what is left after `grace` seconds.
+
+        Returns at once; the engine carries it through by itself. A second call may shorten the grace,
+        never lengthen it. Silent if the attempt has ended or is gone.
+        """
+
+    @abstractmethod
+    def read_logs(self, handle: Handle, rank: int, stream: str, offset: int) -> AsyncIterator[LogChunk]:
+        """Yield the bytes of a stream from `offset` on as they come, until the stream is complete.
+
+        Chunks are contiguous, at most 1 MiB. Asking for the next chunk says that those before it
+        are stored: the source may free them. Ends when the rank has ended and everything was handed over.
+        The first chunk's offset is greater than asked for only if the bytes between are lost for good.
+        """
+
+    @abstractmethod
+    async def cleanup(self, handle: Handle) -> None:
+        """Remove whatever is left of an attempt, files and processes. Silent if there is nothing."""
+
+    @abstractmethod
+    async def probe(self) -> Capacity:
+        """Look at the cluster. Raises `EngineUnavailable` if it cannot be reached."""
+
+    def events(self) -> AsyncIterator[str] | None:
+        """Keys of attempts about which there may be news, or None. Only a doorbell: may lose any."""
+        return None
+
+    async def close(self) -> None:
+        """Release connections. The object is not used afterwards."""
+        return None
+
+
+def rank_environment(
+    spec: LaunchSpec, rank: int, *, master_addr: str, master_port: int
+) -> dict[str, str]:
+    """The variables that differ between ranks or places, by mapi §4.7.
+
+    WORLD_SIZE counts GPUs over all nodes; without GPUs it counts nodes, one process each.
+    """
+    local = max(1, spec.gpus_per_node)
+    return {
+        "NODE_RANK": str(rank),
+        "NUM_NODES": str(spec.nodes),
+        "LOCAL_WORLD_SIZE": str(local),
+        "WORLD_SIZE": str(local * spec.nodes),
+        "MASTER_ADDR": master_addr,
+        "MASTER_PORT": str(master_port),
+    }

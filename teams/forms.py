@@ -1,0 +1,13 @@
+"""What people type in, checked."""
+
+from __future__ import annotations
+
+from allauth.account.adapter import DefaultAccountAdapter
+from django.http import HttpRequest
+
+
+class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]
+    """Nobody signs up by themselves; accounts are made by an admin."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return False

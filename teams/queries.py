@@ -1,0 +1,88 @@
+"""Who is asking. Everything that reads or changes starts from a `Caller`."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from teams.crypto import hash_api_key
+from teams.models import APIKey, Membership, Team, User
+from teams.states import MAY, NEEDS, Action, Role
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A person, through a session (`team` is None: all of their teams) or a key (that key's team).
+
+    Who may what is asked of `may`; the answer is from the memberships at the time the object was made.
+    """
+
+    user: User
+    team: Team | None = None
+    key: APIKey | None = None
+
+    @functools.cached_property
+    def roles(self) -> dict[UUID, Role]:
+        """Team id → role, for the teams that this caller can act in."""
+        rows = Membership.objects.filter(user=self.user)
+        if self.team is not None:
+            rows = rows.filter(team=self.team)
+        return {team_id: Role(role) for team_id, role in rows.values_list("team_id", "role")}
+
+    @property
+    def team_ids(self) -> list[UUID]:
+        return list(self.roles)
+
+    def may(self, action: Action, team_id: UUID) -> bool:
+        role = self.roles.get(team_id)
+        allowed = role is not None and action in MAY[role]
+        return allowed and (self.key is None or NEEDS[action] in self.key.scopes)
+
+    def may_change(self, *, team_id: UUID, owner_id: UUID) -> bool:
+        """May stop, restart, update or delete a run of this team and owner."""
+        if self.may(Action.CHANGE_ANY_RUN, team_id):
+            return True
+        return owner_id == self.user.pk and self.may(Action.CHANGE_OWN_RUN, team_id)
+
+    def home_team(self) -> Team | None:
+        """Where their new runs go: the key's team, else the first that they may submit in, by name."""
+        if self.team is not None:
+            return self.team
+        return next((team for team in self.teams() if self.may(Action.SUBMIT, team.pk)), None)
+
+    def teams(self) -> QuerySet[Team]:
+        return Team.objects.filter(pk__in=self.team_ids).order_by("name")
+
+
+def caller_by_key(key: str) -> Caller | None:
+    """The caller who holds this API key, or None if it is unknown, expired, revoked or its owner gone."""
+    row = live_keys().select_related("user", "team").filter(digest=hash_api_key(key)).first()
+    if row is None:
+        return None
+    _note_use(row)
+    caller = Caller(row.user, row.team, row)
+    return caller if caller.roles else None
+
+
+def key_is_live(key_id: UUID) -> bool:
+    """Whether a key that opened a socket still counts: not revoked, expired, nor its owner out of the team."""
+    row = live_keys().filter(pk=key_id).values_list("user_id", "team_id").first()
+    return row is not None and Membership.objects.filter(user_id=row[0], team_id=row[1]).exists()
+
+
+def live_keys() -> QuerySet[APIKey]:
+    return APIKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None, user__is_active=True
+    )
+
+
+def _note_use(key: APIKey) -> None:
+    """Once a minute is exact enough, and spares a write for each request."""
+    now = timezone.now()
+    if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 60:
+        APIKey.objects.filter(pk=key.pk).update(last_used_at=now)
