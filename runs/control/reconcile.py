@@ -1,0 +1,236 @@
+"""One attempt, step by step, until there is nothing to do: claim → observe → decide → act → transition.
+
+Every step may die; the next pass repeats it safely. No transaction is open while an engine is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models.functions import Now
+
+from clusters.connect import call, connect
+from clusters.engines.base import (
+    MAIN,
+    Engine,
+    EngineUnavailable,
+    Handle,
+    LaunchRejected,
+    Observation,
+)
+from runs import commands, lifecycle, wake
+from runs.control import claim, decide
+from runs.control.decide import Ending, Situation
+from runs.control.place import place
+from runs.control.spec import launch_spec
+from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
+from runs.models import Attempt, LogStream, NodeState
+from runs.states import EXPLANATIONS, HOLDING, Category, Desired, Reason, Status
+
+log = structlog.get_logger(__name__)
+
+MOST_STEPS = 20
+"""A pass ends after so many steps, whatever is left to do: a bug must not hold a worker."""
+
+
+def reconcile(run_id: UUID) -> None:
+    """Bring every attempt of a run that is not finished and cleaned up as far as it goes now."""
+    unfinished = Attempt.objects.filter(run=run_id, cleaned_at=None).order_by("-index")
+    for attempt_id in list(unfinished.values_list("pk", flat=True)):
+        reconcile_attempt(attempt_id)
+
+
+def reconcile_attempt(attempt_id: UUID) -> None:
+    token = claim.claim(attempt_id)
+    if token is None:
+        return
+    for _ in range(MOST_STEPS):
+        attempt = load(attempt_id)
+        try:
+            if _step(attempt, token):
+                if not claim.renew(attempt_id, token):
+                    return
+                continue
+        except Stale:
+            if not claim.renew(attempt_id, token):
+                return
+            continue
+        except EngineUnavailable as problem:
+            log.warning("engine unavailable", attempt=str(attempt_id), problem=str(problem))
+        except BaseException:
+            # The lease runs out by itself; letting go of it spares the next pass the wait.
+            claim.release(attempt_id, token, attempt.rings)
+            raise
+        if claim.release(attempt_id, token, attempt.rings):
+            return
+    claim.release(attempt_id, token, load(attempt_id).rings)
+
+
+def load(attempt_id: UUID) -> Attempt:
+    return Attempt.objects.select_related("run", "run__spec", "cluster").get(pk=attempt_id)
+
+
+def situation(attempt: Attempt) -> Situation:
+    """An attempt's rows as `decide` wants them."""
+    run = attempt.run
+    status = Status(attempt.status)
+    return Situation(
+        status=status,
+        nodes=attempt.nodes,
+        launched=attempt.handle is not None,
+        streams_open=status.terminal and LogStream.objects.filter(attempt=attempt, ended_at=None).exists(),
+        desired=Desired(run.desired) if not status.terminal else Desired.RUNNING,
+        not_before=attempt.not_before,
+        started_at=attempt.started_at,
+        stop_reason=Reason(run.stop_reason) if run.stop_reason else None,
+        stop_message=stop_message(run.stop_reason, run.stop_actor, run.stop_message),
+        stop_grace=30.0 if run.stop_grace is None else run.stop_grace,
+        stop_sent_grace=attempt.stop_sent_grace,
+        max_duration_seconds=run.max_duration_seconds,
+        max_retries=run.max_retries,
+        retries_used=attempt.retries_used,
+        retry_on_system_failure=run.retry_on_system_failure,
+        deleted=run.deleted_at is not None,
+    )
+
+
+def stop_message(reason: str, actor: str, message: str) -> str:
+    """Who or what stopped a run, in words."""
+    if not reason:
+        return ""
+    text = f"Stopped by {actor}" if actor != "system" else EXPLANATIONS[Reason(reason)].sentence
+    return f"{text}: {message}" if message else text
+
+
+def handle_of(attempt: Attempt) -> Handle:
+    return Handle(str(attempt.pk), attempt.handle or {})
+
+
+def _step(attempt: Attempt, token: UUID) -> bool:
+    """Observe and take one step. True: look again at once."""
+    engine = connect(attempt.cluster)
+    seen = None
+    if attempt.status in HOLDING:
+        handle = handle_of(attempt)
+        seen = call("observe", engine.observe([handle]))[handle.key]
+        note(attempt, seen)
+    now = lifecycle.database_now()
+    return act(attempt, engine, decide.decide(now, situation(attempt), seen), token, now)
+
+
+def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, now: datetime) -> bool:
+    """Carry out one action under the lease `token`. True if the situation has changed by it."""
+    match action:
+        case decide.Nothing():
+            return False
+        case decide.Enqueue():
+            lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token)
+            place(attempt.cluster_id)
+        case decide.Launch():
+            _launch(attempt, engine, token)
+        case decide.MarkRunning(at):
+            lifecycle.advance(attempt, [Step(Status.RUNNING, at)], token=token)
+        case decide.Expire():
+            commands.expired(attempt.run)
+        case decide.Stop(grace):
+            call("stop", engine.stop(handle_of(attempt), grace))
+            Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
+                stop_sent_grace=grace, stopped_at=attempt.stopped_at or now
+            )
+            if attempt.status != Status.TERMINATING:
+                lifecycle.advance(attempt, [Step(Status.TERMINATING)], token=token)
+            return False
+        case decide.Finish(ending, retry_in, spends_retry):
+            _finish(attempt, ending, token, now, retry_in, spends_retry)
+        case decide.CleanUp():
+            call("cleanup", engine.cleanup(handle_of(attempt)))
+            Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
+                cleaned_at=Now(), lease_until=None
+            )
+            return False
+        case _:
+            raise AssertionError(f"an action that nobody carries out: {action}")
+    return True
+
+
+def _launch(attempt: Attempt, engine: Engine, token: UUID) -> None:
+    try:
+        handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
+    except LaunchRejected as refusal:
+        reason = Reason(refusal.reason) if refusal.reason in set(Reason) else Reason.LAUNCH_REJECTED
+        outcome = Outcome.because(reason, refusal.message)
+        steps = [Step(Status.TERMINATING), Step(outcome.status)]
+        lifecycle.advance(attempt, steps, outcome=outcome, token=token)
+        place(attempt.cluster_id)
+        return
+    with transaction.atomic():
+        held = Attempt.objects.filter(pk=attempt.pk, lease_token=token)
+        if not held.update(handle=dict(handle.data)):
+            raise Stale
+        lifecycle.open_streams(attempt, [MAIN])
+    wake.streams_opened()
+
+
+def _finish(
+    attempt: Attempt,
+    ending: Ending,
+    token: UUID,
+    now: datetime,
+    retry_in: timedelta | None,
+    spends_retry: bool,
+) -> None:
+    """Write every status up to the end, in order, with the engine's own times where it has them."""
+    outcome = COMPLETED
+    if ending.reason is not None:
+        outcome = Outcome.because(
+            ending.reason,
+            ending.message,
+            evidence=ending.evidence,
+            exit_code=ending.exit_code,
+            failed_rank=ending.failed_rank,
+        )
+    steps = []
+    status = Status(attempt.status)
+    if status is Status.STARTING and ending.running_at is not None:
+        steps.append(Step(Status.RUNNING, ending.running_at))
+    if status in {Status.STARTING, Status.RUNNING}:
+        steps.append(Step(Status.TERMINATING, ending.first_exit_at))
+    steps.append(Step(outcome.status, ending.last_exit_at))
+    retry = None
+    if retry_in is not None and ending.reason is not None:
+        used = attempt.retries_used + spends_retry
+        why = (
+            "by the watchdog"
+            if EXPLANATIONS[ending.reason].category is Category.SYSTEM and not spends_retry
+            else f"retry {used} of {attempt.run.max_retries}"
+        )
+        retry = Retry(f"Attempt {attempt.index} failed ({ending.reason}): {why}", now + retry_in, used)
+    fields: dict[str, Any] = {} if attempt.started_at else {"cleaned_at": now}
+    lifecycle.advance(attempt, steps, outcome=outcome, token=token, retry=retry, **fields)
+    if attempt.started_at:
+        place(attempt.cluster_id)
+
+
+def note(attempt: Attempt, seen: Observation) -> None:
+    """Keep what the engine shows of each rank, where it is new."""
+    known = {row.rank: row for row in attempt.node_states.all()}
+    for rank in seen.ranks:
+        columns: Mapping[str, Any] = {
+            "node": rank.node,
+            "phase": str(rank.phase),
+            "exit_code": rank.exit_code,
+            "started_at": rank.started_at,
+            "ended_at": rank.ended_at,
+            "reason": rank.reason or "",
+            "message": rank.message,
+            "stopped": rank.stopped,
+        }
+        row = known.get(rank.rank)
+        if row is None or any(getattr(row, name) != value for name, value in columns.items()):
+            NodeState.objects.update_or_create(attempt=attempt, rank=rank.rank, defaults=columns)
+            wake.run_changed(attempt.run_id, attempt.run.team_id, attempt.status)

@@ -1,0 +1,285 @@
+"""The only writer of a status.
+
+A move is one transaction: the transition table is asked, `UPDATE … WHERE status = expected` decides
+who wins, the lifecycle rows are closed and opened, an event is written; watchers hear of it on commit.
+Nobody else writes `status`, and a test that reads the source makes sure of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from runs import wake
+from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, NodeState, Run, RunEvent
+from runs.states import EXPLANATIONS, TRANSITIONS, Desired, Reason, Status
+
+
+class IllegalMove(Exception):
+    """The transition table does not know this move. A bug in the caller, never bad luck."""
+
+
+class Stale(Exception):
+    """Somebody else has moved the attempt, or taken its lease, meanwhile. Read again and decide anew."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why an attempt ends: the reason decides the status, the rest is its evidence."""
+
+    status: Status
+    reason: Reason | None
+    message: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+    failed_rank: int | None = None
+
+    @classmethod
+    def because(cls, reason: Reason, message: str = "", **details: Any) -> Outcome:
+        explanation = EXPLANATIONS[reason]
+        return cls(explanation.status, reason, message or explanation.sentence, **details)
+
+
+COMPLETED = Outcome(Status.COMPLETED, None, exit_code=0)
+
+
+def database_now() -> datetime:
+    """The clock that every time in the lifecycle is measured by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        row = cursor.fetchone()
+    now: datetime = row[0]
+    return now
+
+
+def create(run: Run, *, actor: str) -> Attempt:
+    """Save a new run (not saved yet) with its first attempt, PENDING. Call inside a transaction."""
+    run.status = Status.PENDING
+    run.save(force_insert=True)
+    return _new_attempt(run, index=0, actor=actor, event="CREATED")
+
+
+def create_next_attempt(
+    run: Run,
+    *,
+    actor: str,
+    message: str = "",
+    not_before: datetime | None = None,
+    retries_used: int = 0,
+) -> Attempt:
+    """Add an attempt to a run whose latest one has ended; the run is PENDING again, from the beginning.
+
+    Raises `Stale` if the run is not in a terminal status (any more).
+    """
+    with transaction.atomic():
+        last = run.attempts.order_by("-index").only("index").first()
+        moved = Run.objects.filter(pk=run.pk, status__in=[s for s in Status if s.terminal]).update(
+            status=Status.PENDING,
+            ended_at=None,
+            updated_at=Now(),
+            desired=Desired.RUNNING,
+            stop_reason="",
+            stop_message="",
+            stop_actor="",
+            stop_grace=None,
+            stop_requested_at=None,
+        )
+        if moved != 1:
+            raise Stale
+        index = last.index + 1 if last else 0
+        return _new_attempt(
+            run,
+            index=index,
+            actor=actor,
+            event="REQUEUED",
+            message=message,
+            not_before=not_before,
+            retries_used=retries_used,
+        )
+
+
+def _new_attempt(
+    run: Run,
+    *,
+    index: int,
+    actor: str,
+    event: str,
+    message: str = "",
+    not_before: datetime | None = None,
+    retries_used: int = 0,
+) -> Attempt:
+    now = database_now()
+    attempt = Attempt.objects.create(
+        run=run,
+        index=index,
+        status=Status.PENDING,
+        created_at=now,
+        cluster_id=run.cluster_id,
+        instance=run.instance,
+        gpu_type=run.gpu_type,
+        gpus=run.gpus,
+        nodes=run.nodes,
+        cpus=run.cpus,
+        priority_order=run.priority_order,
+        not_before=not_before,
+        retries_used=retries_used,
+    )
+    LifecycleEntry.objects.create(attempt=attempt, status=Status.PENDING, entered_at=now)
+    RunEvent.objects.create(run=run, attempt=attempt, type=event, message=message, actor=actor, at=now)
+    wake.run_changed(run.pk, run.team_id, Status.PENDING)
+    return attempt
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The system's decision to make another attempt of what has just failed."""
+
+    message: str
+    not_before: datetime
+    retries_used: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Enter `status`, at `at` if the engine knows better than the database's clock."""
+
+    status: Status
+    at: datetime | None = None
+
+
+def advance(
+    attempt: Attempt,
+    steps: Iterable[Step],
+    *,
+    outcome: Outcome | None = None,
+    actor: str = "system",
+    token: uuid.UUID | None = None,
+    retry: Retry | None = None,
+    **fields: Any,
+) -> None:
+    """Take an attempt, which must still be in `attempt.status`, through `steps` in order, in one transaction.
+
+    `outcome` belongs to a last step that is terminal, and only there. `fields` are further columns of the
+    attempt written with it. With `token`, the move is refused unless the caller still holds the lease. With
+    `retry` the next attempt is made in the same transaction: nobody sees the run terminal in between. Raises `IllegalMove`, or `Stale` with nothing changed.
+    """
+    path = list(steps)
+    _check(Status(attempt.status), path, outcome)
+    with transaction.atomic():
+        now = database_now()
+        entry = LifecycleEntry.objects.get(attempt=attempt, status=attempt.status)
+        current, entered = Status(attempt.status), entry.entered_at
+        for step in path:
+            # The engine's clock may be ahead or behind; time in the lifecycle never runs backwards.
+            at = min(max(step.at or now, entered), max(now, entered))
+            _move(attempt, current, step.status, at, outcome, token, fields)
+            current, entered, fields = step.status, at, {}
+        run = attempt.run
+        run.status = current
+        if current.terminal:
+            Allocation.objects.filter(attempt=attempt).delete()
+            if retry is not None:
+                create_next_attempt(
+                    run,
+                    actor="system",
+                    message=retry.message,
+                    not_before=retry.not_before,
+                    retries_used=retry.retries_used,
+                )
+                return
+        wake.run_changed(run.pk, run.team_id, current)
+
+
+def _check(current: Status, path: list[Step], outcome: Outcome | None) -> None:
+    if not path:
+        raise IllegalMove("no step given")
+    for step in path:
+        if step.status not in TRANSITIONS[current]:
+            raise IllegalMove(f"{current} → {step.status}")
+        current = step.status
+    if current.terminal != (outcome is not None) or (outcome and outcome.status is not current):
+        raise IllegalMove(f"{current} with outcome {outcome}")
+
+
+def _move(
+    attempt: Attempt,
+    expected: Status,
+    status: Status,
+    at: datetime,
+    outcome: Outcome | None,
+    token: uuid.UUID | None,
+    fields: Mapping[str, Any],
+) -> None:
+    changes: dict[str, Any] = {**fields, "status": status}
+    if status is Status.STARTING:
+        changes["started_at"] = at
+    reason = ""
+    if status.terminal and outcome is not None:
+        reason = outcome.reason or ""
+        changes |= {
+            "ended_at": at,
+            "reason": reason,
+            "message": outcome.message,
+            "evidence": dict(outcome.evidence),
+            "exit_code": outcome.exit_code,
+            "failed_rank": outcome.failed_rank,
+            "queue_reason": "",
+        }
+    guard = {"lease_token": token} if token is not None else {}
+    if Attempt.objects.filter(pk=attempt.pk, status=expected, **guard).update(**changes) != 1:
+        raise Stale
+    # The run follows its latest attempt; an older attempt is terminal and never moves.
+    of_run: dict[str, Any] = {"status": status, "updated_at": Now()}
+    if status.terminal:
+        of_run["ended_at"] = at
+    if Run.objects.filter(pk=attempt.run_id, status=expected).update(**of_run) != 1:
+        raise Stale
+    LifecycleEntry.objects.filter(attempt=attempt, left_at=None).update(left_at=at)
+    LifecycleEntry.objects.create(
+        attempt=attempt, status=status, reason=reason, entered_at=at, left_at=at if status.terminal else None
+    )
+    kind = _EVENTS.get(status)
+    if kind:
+        RunEvent.objects.create(
+            run_id=attempt.run_id,
+            attempt=attempt,
+            type=kind,
+            message=outcome.message if status.terminal and outcome else "",
+            at=at,
+        )
+    for name, value in changes.items():
+        setattr(attempt, name, value)
+
+
+_EVENTS: Mapping[Status, str] = {
+    Status.RUNNING: "STARTED",
+    Status.COMPLETED: "COMPLETED",
+    Status.STOPPED: "STOPPED",
+    Status.FAILED: "FAILED",
+}
+"""Those moves that the client's event vocabulary has a word for (mapi §3.2)."""
+
+
+def gpu_time(attempt: Attempt, now: datetime) -> timedelta:
+    """(leaving TERMINATING − entering STARTING) × GPUs; a live attempt counts up to `now`."""
+    if attempt.started_at is None:
+        return timedelta(0)
+    return max(timedelta(0), (attempt.ended_at or now) - attempt.started_at) * attempt.gpus
+
+
+def open_streams(attempt: Attempt, names: Iterable[str]) -> None:
+    """Make the rows of an attempt's ranks and of their log streams, once, when it is launched."""
+    ranks = range(attempt.nodes)
+    NodeState.objects.bulk_create(
+        [NodeState(attempt=attempt, rank=rank) for rank in ranks], ignore_conflicts=True
+    )
+    LogStream.objects.bulk_create(
+        [LogStream(attempt=attempt, rank=rank, name=name) for rank in ranks for name in names],
+        ignore_conflicts=True,
+    )

@@ -1,0 +1,194 @@
+"""Reading runs. Every question starts from the caller: what is not theirs is not there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from runs.models import Attempt, LogStream, Run
+from runs.states import LIVE, Status
+from teams.queries import Caller
+
+PAGE = 50
+MOST = 10_000
+"""Runs in one page at the most: the client pages on its side of the wire (mapi §6.2)."""
+
+
+@dataclass(frozen=True)
+class RunFilters:
+    """AND-combined; None = no such filter. `[]` matches nothing."""
+
+    names: Sequence[str] | None = None
+    statuses: Sequence[str] | None = None
+    clusters: Sequence[str] | None = None
+    gpu_types: Sequence[str] | None = None
+    gpu_nums: Sequence[int] | None = None
+    run_types: Sequence[str] | None = None
+    emails: Sequence[str] | None = None
+    user_ids: Sequence[str] | None = None
+    team_ids: Sequence[str] | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    ended_from: datetime | None = None
+    ended_before: datetime | None = None
+    text: str = ""
+    """Part of a name."""
+    include_deleted: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    runs: list[Run] = field(default_factory=list)
+    cursor: str | None = None
+    """Opaque; give it back for the page after this one. None on the last."""
+
+    @property
+    def has_next(self) -> bool:
+        return self.cursor is not None
+
+
+class BadCursor(ValueError):
+    """A cursor that this console did not give out."""
+
+
+def visible_to(caller: Caller) -> QuerySet[Run]:
+    """All runs of the caller's teams, deleted ones too."""
+    return Run.objects.filter(team__in=caller.team_ids)
+
+
+def find(caller: Caller, name: str) -> Run | None:
+    """One visible run by its full name, deleted or not; None also where it is somebody else's."""
+    return visible_to(caller).select_related("cluster", "creator", "team").filter(name=name).first()
+
+
+def matching(runs: QuerySet[Run], filters: RunFilters) -> QuerySet[Run]:
+    by_column: dict[str, Sequence[object] | None] = {
+        "name": filters.names,
+        "status": filters.statuses and [value.upper() for value in filters.statuses],
+        "cluster__name": filters.clusters,
+        "gpu_type": filters.gpu_types,
+        "gpus": filters.gpu_nums,
+        "run_type": filters.run_types and [value.upper() for value in filters.run_types],
+        "creator": _uuids(filters.user_ids),
+        "team": _uuids(filters.team_ids),
+    }
+    where = Q()
+    for column, values in by_column.items():
+        if values is not None:
+            where &= Q(**{f"{column}__in": values})
+    if filters.emails is not None:
+        where &= Q(creator__email__in=[email.lower() for email in filters.emails])
+    for column, value in {
+        "created_at__gte": filters.created_from,
+        "created_at__lt": filters.created_before,
+        "ended_at__gte": filters.ended_from,
+        "ended_at__lt": filters.ended_before,
+    }.items():
+        if value is not None:
+            where &= Q(**{column: value})
+    if filters.text:
+        where &= Q(name__icontains=filters.text)
+    if not filters.include_deleted:
+        where &= Q(deleted_at=None)
+    return runs.filter(where)
+
+
+def _uuids(values: Sequence[str] | None) -> list[UUID] | None:
+    """Ids that are no ids match nothing; they are not an error."""
+    if values is None:
+        return None
+    found = []
+    for value in values:
+        try:
+            found.append(UUID(str(value)))
+        except ValueError:
+            continue
+    return found
+
+
+def page(runs: QuerySet[Run], *, limit: int = PAGE, cursor: str | None = None) -> Page:
+    """Newest first, by keyset: the price of a page does not grow with how deep it is.
+
+    Raises `BadCursor`.
+    """
+    if cursor:
+        created_at, last_id = _decode(cursor)
+        runs = runs.filter(Q(created_at__lt=created_at) | Q(created_at=created_at, id__lt=last_id)).filter(
+            created_at__lte=created_at
+        )
+    rows = list(runs.select_related("cluster", "creator", "team").order_by("-created_at", "-id")[: limit + 1])
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Page(rows, _encode(rows[-1]) if more and rows else None)
+
+
+def _encode(run: Run) -> str:
+    return base64.urlsafe_b64encode(json.dumps([run.created_at.isoformat(), str(run.pk)]).encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return datetime.fromisoformat(created_at), UUID(run_id)
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise BadCursor(
+            "cursor: not one that this console gave out; ask for the first page again"
+        ) from problem
+
+
+def attempts_to_look_at(cluster_id: UUID | None = None) -> QuerySet[Attempt]:
+    """What the sweep looks at: every attempt that is not finished and cleaned up, and not waiting out a
+    back-off or in somebody's hands."""
+    attempts = Attempt.objects.filter(cleaned_at=None).filter(
+        Q(not_before=None) | Q(not_before__lte=Now()) | ~Q(run__desired="running")
+    )
+    attempts = attempts.filter(Q(lease_until=None) | Q(lease_until__lt=Now()))
+    return attempts.filter(cluster=cluster_id) if cluster_id else attempts
+
+
+def queue(cluster_id: UUID) -> QuerySet[Attempt]:
+    """The attempts in a cluster's queue, in the order in which they will be placed."""
+    return (
+        Attempt.objects.filter(cluster=cluster_id, status=Status.QUEUED)
+        .select_related("run", "run__creator", "run__team")
+        .order_by("priority_order", "created_at", "id")
+    )
+
+
+def holding(cluster_id: UUID) -> QuerySet[Attempt]:
+    """The attempts that hold nodes of a cluster now, oldest first."""
+    return (
+        Attempt.objects.filter(cluster=cluster_id, status__in=[s for s in LIVE if s.rank >= 2])
+        .select_related("run", "run__creator", "run__team")
+        .order_by("started_at", "id")
+    )
+
+
+def latest_attempts(runs: Sequence[Run]) -> dict[UUID, Attempt]:
+    """Run id → its latest attempt, in one query."""
+    rows = (
+        Attempt.objects.filter(run__in=[run.pk for run in runs])
+        .order_by("run_id", "-index")
+        .distinct("run_id")
+    )
+    return {attempt.run_id: attempt for attempt in rows}
+
+
+def streams_of(attempt: Attempt) -> QuerySet[LogStream]:
+    return LogStream.objects.filter(attempt=attempt).order_by("rank", "name")
+
+
+def first_failed_rank(attempt: Attempt) -> int | None:
+    """The rank whose failure ended the attempt: by its own exit time, not one that was stopped for it."""
+    if attempt.failed_rank is not None:
+        return attempt.failed_rank
+    failed = attempt.node_states.exclude(exit_code=0).exclude(exit_code=None).filter(stopped=False)
+    row = failed.order_by(F("ended_at").asc(nulls_last=True), "rank").first()
+    return row.rank if row else None

@@ -1,0 +1,29 @@
+"""Celery tasks: each fetches by id, calls one function, and is safe to run twice."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from celery import shared_task
+
+from clusters.models import Cluster
+from runs import wake
+from runs.control.reconcile import reconcile as reconcile_run
+from runs.control.sweep import sweep_cluster as sweep_one
+
+
+@shared_task(name="runs.reconcile")  # type: ignore[untyped-decorator]
+def reconcile(run_id: str) -> None:
+    reconcile_run(UUID(run_id))
+
+
+@shared_task(name="runs.sweep")  # type: ignore[untyped-decorator]
+def sweep() -> None:
+    """Send each cluster's pass to the workers that can reach the cluster."""
+    for cluster_id, queue in Cluster.objects.values_list("pk", "queue"):
+        wake.ring("runs.sweep_cluster", str(cluster_id), queue=queue)
+
+
+@shared_task(name="runs.sweep_cluster")  # type: ignore[untyped-decorator]
+def sweep_cluster(cluster_id: str) -> None:
+    sweep_one(UUID(cluster_id))
