@@ -1,0 +1,1 @@
+"""Logs are bytes at offsets. `collect` brings them in, `store` keeps them, `stream` hands them on."""

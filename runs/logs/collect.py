@@ -1,0 +1,296 @@
+"""The collector: follows every open stream, stores what comes, says how far each one reaches.
+
+Streams are leased in PostgreSQL: several collectors share the work, and one that dies is taken over.
+Only the holder of a lease appends, only at `committed`, and moves `committed` in an UPDATE that asks for
+the lease once more: no byte twice, none lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from clusters.connect import connect
+from clusters.engines.base import EngineUnavailable, Handle
+from clusters.models import Cluster
+from runs import wake
+from runs.logs import store
+from runs.models import LogStream
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 1.0
+"""Seconds between looks for streams that nobody follows, when no hint comes."""
+MOST_STREAMS = 2000
+
+
+class LeaseLost(Exception):
+    """Another collector follows this stream now."""
+
+
+@dataclass
+class _Commit:
+    """What one stream wants written: it must still be at `before`."""
+
+    stream_id: uuid.UUID
+    token: uuid.UUID
+    before: int
+    committed: int
+    source_offset: int
+    lines: int
+    ended: bool = False
+    sha256: str = ""
+    end_reason: str = ""
+    done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Collector:
+    """One process's share of the work. `run` goes on until it is cancelled."""
+
+    def __init__(self) -> None:
+        self._following: dict[uuid.UUID, asyncio.Task[None]] = {}
+        self._tokens: dict[uuid.UUID, uuid.UUID] = {}
+        self._commits: asyncio.Queue[_Commit] = asyncio.Queue()
+        self._bells: dict[uuid.UUID, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._committer(), name="committer")
+            group.create_task(self._keep_leases(), name="leases")
+            group.create_task(self._ring_for_events(group), name="events")
+            async with wake.hub().subscribe("collect:all") as mailbox:
+                while True:
+                    try:
+                        await self._take_streams(group)
+                    except DatabaseError as problem:
+                        log.warning("database away", problem=str(problem))
+                    await mailbox.wait(LOOK_EVERY)
+
+    async def _take_streams(self, group: asyncio.TaskGroup) -> None:
+        room = MOST_STREAMS - len(self._following)
+        if room <= 0:
+            return
+        token = uuid.uuid4()
+        for stream in await _claim(token, room):
+            previous = self._following.get(stream.pk)
+            if previous is not None and not previous.done():
+                # Our own lease ran out while the database was away: the old task must end first.
+                previous.cancel()
+            self._tokens[stream.pk] = token
+            self._following[stream.pk] = group.create_task(
+                self._follow(stream, token, previous), name=f"log {stream.pk}"
+            )
+
+    async def _follow(self, stream: LogStream, token: uuid.UUID, previous: asyncio.Task[None] | None) -> None:
+        """Follow one stream to its end, through engines that are away and databases that restart."""
+        try:
+            if previous is not None:
+                await asyncio.wait([previous])
+            await self._follow_to_end(stream, token)
+        except LeaseLost:
+            log.info("stream taken over", stream=str(stream.pk))
+        except (EngineUnavailable, DatabaseError, OSError) as problem:
+            log.warning("stream interrupted", stream=str(stream.pk), problem=repr(problem))
+            await asyncio.sleep(1)
+        except Exception:
+            log.exception("stream failed", stream=str(stream.pk))
+            await asyncio.sleep(5)
+        finally:
+            if self._tokens.get(stream.pk) == token:
+                del self._tokens[stream.pk]
+                del self._following[stream.pk]
+                with suppress(DatabaseError):
+                    await _let_go(stream.pk, token)
+
+    async def _follow_to_end(self, stream: LogStream, token: uuid.UUID) -> None:
+        engine = connect(stream.attempt.cluster)
+        handle = Handle(str(stream.attempt_id), stream.attempt.handle or {})
+        writer = await asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.lines)
+        source_offset, gaps = stream.source_offset, 0
+        try:
+            async with aclosing(
+                _closable(engine.read_logs(handle, stream.rank, stream.name, source_offset))
+            ) as chunks:
+                async for chunk in chunks:
+                    before = writer.offset
+                    gaps += chunk.offset - source_offset
+                    await asyncio.to_thread(writer.append, chunk.data, chunk.marks)
+                    source_offset = chunk.offset + len(chunk.data)
+                    await self._commit(
+                        _Commit(stream.pk, token, before, writer.offset, source_offset, writer.lines)
+                    )
+            end = _Commit(
+                stream.pk, token, writer.offset, writer.offset, source_offset, writer.lines,
+                ended=True, sha256=writer.sha256, end_reason="incomplete" if gaps else "complete",
+            )  # fmt: skip
+            await self._commit(end)
+        finally:
+            await asyncio.to_thread(writer.close)
+
+    async def _commit(self, commit: _Commit) -> None:
+        self._commits.put_nowait(commit)
+        if not await commit.done:
+            raise LeaseLost
+
+    async def _committer(self) -> None:
+        """Write what all streams have ready in one statement: the busier it is, the larger the batch."""
+        while True:
+            batch = [await self._commits.get()]
+            while not self._commits.empty():
+                batch.append(self._commits.get_nowait())
+            try:
+                written = await _write(batch)
+            except Exception as problem:
+                for commit in batch:
+                    if not commit.done.done():
+                        commit.done.set_exception(
+                            problem if isinstance(problem, DatabaseError) else DatabaseError(str(problem))
+                        )
+                continue
+            for commit in batch:
+                if not commit.done.done():
+                    commit.done.set_result(commit.stream_id in written)
+            grown = {c.stream_id: (c.committed, c.ended) for c in batch if c.stream_id in written}
+            await asyncio.to_thread(wake.streams_grew, grown)
+            for run_id, queue in {written[c.stream_id] for c in batch if c.ended and c.stream_id in written}:
+                # The end of a log lets the control loop clean up.
+                await _ring(run_id, queue)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(settings.RUNYARD_LEASE_SECONDS / 3)
+            with suppress(DatabaseError):
+                await _renew(dict(self._tokens))
+
+    async def _ring_for_events(self, group: asyncio.TaskGroup) -> None:
+        """Turn engines' own events into doorbells. Nothing depends on it."""
+        while True:
+            with suppress(DatabaseError):
+                for cluster in await _clusters():
+                    task = self._bells.get(cluster.pk)
+                    if task is None or task.done():
+                        self._bells[cluster.pk] = group.create_task(self._events_of(cluster))
+            await asyncio.sleep(10)
+
+    async def _events_of(self, cluster: Cluster) -> None:
+        try:
+            events = connect(cluster).events()
+            if events is None:
+                await asyncio.sleep(3600)
+                return
+            async for key in events:
+                run_id = await _run_of(key)
+                if run_id is not None:
+                    await _ring(run_id, cluster.queue)
+        except Exception as problem:  # a doorbell may break; the sweep is what counts
+            log.warning("events interrupted", cluster=cluster.name, problem=repr(problem))
+
+
+async def _closable(chunks: Any) -> Any:
+    """An asynchronous generator around any iterator, so that leaving the loop closes the source."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@database_sync_to_async
+def _claim(token: uuid.UUID, most: int) -> list[LogStream]:
+    """Take the lease on up to `most` open streams that nobody follows."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE runs_logstream
+            SET lease_token = %s, lease_until = clock_timestamp() + %s * interval '1 second'
+            WHERE id IN (SELECT id FROM runs_logstream
+                         WHERE ended_at IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                         ORDER BY lease_until NULLS FIRST LIMIT %s FOR UPDATE SKIP LOCKED)
+            RETURNING id
+            """,
+            [token, settings.RUNYARD_LEASE_SECONDS, most],
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    return list(LogStream.objects.select_related("attempt__cluster").filter(pk__in=ids)) if ids else []
+
+
+@database_sync_to_async
+def _write(batch: Sequence[_Commit]) -> dict[uuid.UUID, tuple[uuid.UUID, str]]:
+    """Move streams forward. Returns those that were: stream id → (run id, queue of its cluster)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE runs_logstream AS stream
+            SET committed = new.committed, source_offset = new.source_offset, lines = new.lines,
+                last_output_at = CASE WHEN new.committed > stream.committed THEN clock_timestamp()
+                                      ELSE stream.last_output_at END,
+                ended_at = CASE WHEN new.ended THEN clock_timestamp() END,
+                sha256 = new.sha256, end_reason = new.end_reason
+            FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+                        %s::bool[], %s::text[], %s::text[])
+                 AS new(id, token, before, committed, source_offset, lines, ended, sha256, end_reason),
+                 runs_attempt AS attempt, clusters_cluster AS cluster
+            WHERE stream.id = new.id AND stream.lease_token = new.token AND stream.committed = new.before
+              AND stream.ended_at IS NULL AND attempt.id = stream.attempt_id AND cluster.id = attempt.cluster_id
+            RETURNING stream.id, attempt.run_id, cluster.queue
+            """,
+            [
+                [c.stream_id for c in batch],
+                [c.token for c in batch],
+                [c.before for c in batch],
+                [c.committed for c in batch],
+                [c.source_offset for c in batch],
+                [c.lines for c in batch],
+                [c.ended for c in batch],
+                [c.sha256 for c in batch],
+                [c.end_reason for c in batch],
+            ],
+        )
+        return {stream_id: (run_id, queue) for stream_id, run_id, queue in cursor.fetchall()}
+
+
+@database_sync_to_async
+def _renew(tokens: dict[uuid.UUID, uuid.UUID]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE runs_logstream AS stream SET lease_until = clock_timestamp() + %s * interval '1 second'
+            FROM unnest(%s::uuid[], %s::uuid[]) AS held(id, token)
+            WHERE stream.id = held.id AND stream.lease_token = held.token
+            """,
+            [settings.RUNYARD_LEASE_SECONDS, list(tokens), list(tokens.values())],
+        )
+
+
+@database_sync_to_async
+def _let_go(stream_id: uuid.UUID, token: uuid.UUID) -> None:
+    LogStream.objects.filter(pk=stream_id, lease_token=token).update(lease_token=None, lease_until=None)
+
+
+@database_sync_to_async
+def _clusters() -> list[Cluster]:
+    return list(Cluster.objects.all())
+
+
+@database_sync_to_async
+def _run_of(key: str) -> uuid.UUID | None:
+    from runs.models import Attempt
+
+    with suppress(ValueError):
+        return Attempt.objects.filter(pk=uuid.UUID(key)).values_list("run_id", flat=True).first()
+    return None
+
+
+async def _ring(run_id: uuid.UUID, queue: str) -> None:
+    await asyncio.to_thread(wake.ring, "runs.reconcile", str(run_id), queue=queue)

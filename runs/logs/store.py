@@ -1,0 +1,244 @@
+"""Where log bytes lie: plain files below LOG_ROOT, appended to by one writer, read by offset by everybody.
+
+    <attempt, first two>/<attempt>/<rank>-<stream>/
+        <first offset, 20 digits>.log   bytes exactly as they came; a new file after 64 MiB
+        marks                           (offset u64, time f64, source u8): when and from where
+        index                           (offset u64, lines before it u64, time f64), every 64 KiB
+
+How far a stream reaches is `LogStream.committed`, never the size of a file: past it there may be bytes
+of a writer that died, which the next one cuts off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from django.conf import settings
+
+from clusters.engines.base import Mark, Source
+from runs.models import LogStream
+
+SEGMENT = 64 * 2**20
+INDEX_EVERY = 64 * 2**10
+_MARK = struct.Struct(">QdB")
+_INDEX = struct.Struct(">QQd")
+_SOURCES = (Source.STDOUT, Source.STDERR)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")
+
+
+@dataclass(frozen=True)
+class Location:
+    """The folder of one stream."""
+
+    folder: Path
+
+    @property
+    def marks(self) -> Path:
+        return self.folder / "marks"
+
+    @property
+    def index(self) -> Path:
+        return self.folder / "index"
+
+    def segments(self) -> list[tuple[int, Path]]:
+        """(first offset, file), in order."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return sorted((int(name[:-4]), self.folder / name) for name in names if name.endswith(".log"))
+
+
+def location(stream: LogStream) -> Location:
+    attempt = str(stream.attempt_id)
+    if not _NAME.fullmatch(stream.name):
+        raise ValueError(f"stream name {stream.name!r}")
+    return Location(Path(settings.LOG_ROOT) / attempt[:2] / attempt / f"{stream.rank}-{stream.name}")
+
+
+def read(where: Location, offset: int, limit: int, committed: int) -> bytes:
+    """Up to `limit` bytes from `offset` on, never past `committed`. Empty at the end.
+
+    Raises `FileNotFoundError` if bytes that were committed are not there.
+    """
+    end = min(offset + limit, committed)
+    parts: list[bytes] = []
+    segments = where.segments() if offset < end else []
+    starts = [start for start, _ in segments]
+    while offset < end:
+        position = bisect_right(starts, offset) - 1
+        if position < 0:
+            raise FileNotFoundError(f"{where.folder}: no segment holds offset {offset}")
+        start, path = segments[position]
+        stop = min(end, starts[position + 1]) if position + 1 < len(starts) else end
+        with path.open("rb") as file:
+            file.seek(offset - start)
+            data = file.read(stop - offset)
+        if not data:
+            raise FileNotFoundError(f"{path}: shorter than what was committed ({offset} of {committed})")
+        parts.append(data)
+        offset += len(data)
+    return b"".join(parts)
+
+
+def marks(where: Location, first: int, last: int) -> list[Mark]:
+    """The marks in force from offset `first` up to `last` (excluded); the first may lie before `first`."""
+    records = _Records(where.marks, _MARK)
+    position = max(0, records.after(first) - 1)
+    found = []
+    while position < len(records):
+        offset, time, source = records[position]
+        if offset >= last:
+            break
+        found.append(Mark(offset, time, _SOURCES[source]))
+        position += 1
+    return found
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """At byte `offset`, `lines` line ends lie before it; it was read at `time`."""
+
+    offset: int
+    lines: int
+    time: float
+
+
+def index_before(where: Location, offset: int) -> IndexEntry:
+    """The last index entry at or before an offset; the stream's beginning if there is none."""
+    records = _Records(where.index, _INDEX)
+    position = records.after(offset) - 1
+    return IndexEntry(*records[position]) if position >= 0 else IndexEntry(0, 0, 0.0)
+
+
+class _Records:
+    """A file of records of one size, sorted by their first field; searched without reading it all."""
+
+    def __init__(self, path: Path, kind: struct.Struct) -> None:
+        self._kind = kind
+        try:
+            self._file: BinaryIO | None = path.open("rb")
+            self._count = os.fstat(self._file.fileno()).st_size // kind.size
+        except FileNotFoundError:
+            self._file, self._count = None, 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, position: int) -> tuple[int, ...]:
+        if not 0 <= position < self._count or self._file is None:
+            raise IndexError(position)
+        return self._kind.unpack(os.pread(self._file.fileno(), self._kind.size, position * self._kind.size))
+
+    def after(self, offset: int) -> int:
+        """How many records lie at or before `offset`."""
+        return bisect_right(self, offset, key=lambda record: record[0])
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Writer:
+    """Appends to one stream, from what is committed on. Only the holder of the stream's lease has one.
+
+    Blocking: use it from a thread. `append` leaves the bytes durable; the caller commits afterwards.
+    """
+
+    def __init__(self, where: Location, committed: int, lines: int) -> None:
+        where.folder.mkdir(parents=True, exist_ok=True)
+        self._where = where
+        self._files = ExitStack()
+        self.offset = committed
+        self.lines = lines
+        self._cut_off_uncommitted()
+        self._hash = self._hash_of_committed()
+        self._marks = self._files.enter_context(where.marks.open("ab"))
+        self._index = self._files.enter_context(where.index.open("ab"))
+        self._segment: BinaryIO | None = None
+        self._segment_start = 0
+        segments = where.segments()
+        if segments:
+            self._segment_start, path = segments[-1]
+            self._segment = path.open("ab")
+        self._indexed = index_before(where, committed).offset
+
+    def append(self, data: bytes, noted: Sequence[Mark]) -> None:
+        """Write bytes at the end. Durable in the segment when this returns; marks follow at leisure: a
+        crash of the host may cost the newest timestamps, never a byte."""
+        if self._segment is None or self.offset - self._segment_start >= SEGMENT:
+            self._open_segment()
+        assert self._segment is not None
+        self._segment.write(data)
+        self._segment.flush()
+        os.fdatasync(self._segment.fileno())
+        self._hash.update(data)
+        time = noted[-1].time if noted else 0.0
+        for mark in noted:
+            self._marks.write(
+                _MARK.pack(max(mark.offset, self.offset), mark.time, _SOURCES.index(mark.source))
+            )
+        self._marks.flush()
+        self.offset += len(data)
+        self.lines += data.count(b"\n")
+        if self.offset - self._indexed >= INDEX_EVERY:
+            self._index.write(_INDEX.pack(self.offset, self.lines, time))
+            self._index.flush()
+            self._indexed = self.offset
+
+    @property
+    def sha256(self) -> str:
+        """Of everything from the stream's first byte on."""
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+        self._files.close()
+
+    def _open_segment(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+        self._segment = (self._where.folder / f"{self.offset:020}.log").open("ab")
+        self._segment_start = self.offset
+        _sync_folder(self._where.folder)
+
+    def _cut_off_uncommitted(self) -> None:
+        for start, path in self._where.segments():
+            if start >= self.offset and start > 0:
+                path.unlink()
+            elif start + path.stat().st_size > self.offset:
+                os.truncate(path, self.offset - start)
+        for path, kind, keep in (
+            # A mark at the end belongs to bytes that are not there; an index entry there is true.
+            (self._where.marks, _MARK, self.offset - 1),
+            (self._where.index, _INDEX, self.offset),
+        ):
+            if path.exists():
+                os.truncate(path, _Records(path, kind).after(keep) * kind.size)
+
+    def _hash_of_committed(self) -> hashlib._Hash:
+        """A hash's state cannot be stored: whoever takes a stream over reads it once more."""
+        digest, offset = hashlib.sha256(), 0
+        while offset < self.offset:
+            data = read(self._where, offset, 2**20, self.offset)
+            digest.update(data)
+            offset += len(data)
+        return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

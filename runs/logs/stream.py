@@ -1,0 +1,86 @@
+"""Reading a log as it grows: by offset, woken by hints, correct without them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+
+from runs.logs import store
+from runs.models import LogStream
+from runs.states import Status
+from runs.wake import Mailbox, hub
+
+FRAME = 64 * 2**10
+POLL = 2.0
+"""Seconds after which a reader looks by itself: what a lost hint costs at the most."""
+SEAL_WITHIN = 10.0
+"""How long a reader that does not follow waits for the last bytes of an attempt that has just ended."""
+
+
+_in_any_thread = partial(database_sync_to_async, thread_sensitive=False)
+"""Readers must not queue up behind each other in the one thread that is the default."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Bytes of a stream, as the rank wrote them, from `offset` on."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class _Reach:
+    committed: int
+    sealed: bool
+    terminal: bool
+
+
+async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncIterator[Frame]:
+    """Yield what is stored from `offset` on, in frames of at most 64 KiB, then what comes.
+
+    Ends with the stream's end record; with `follow` false, at what is committed now, but for an attempt
+    that has ended it waits a few seconds for the rest. Holds no database connection while it waits; the
+    caller's pace is the reader's pace. Raises `LogStream.DoesNotExist` for a stream that is gone.
+    """
+    async with hub().subscribe(f"stream:{stream_id}") as mailbox:
+        stream = await _stream(stream_id)
+        where = store.location(stream)
+        deadline = asyncio.get_running_loop().time() + SEAL_WITHIN
+        reach = await _reach(stream_id)
+        while True:
+            while offset < reach.committed:
+                data = await asyncio.to_thread(store.read, where, offset, FRAME, reach.committed)
+                yield Frame(offset, data)
+                offset += len(data)
+            if reach.sealed:
+                return
+            if not follow and not (reach.terminal and asyncio.get_running_loop().time() < deadline):
+                return
+            reach = await _next(mailbox, stream_id, reach)
+
+
+async def _next(mailbox: Mailbox, stream_id: UUID, known: _Reach) -> _Reach:
+    """Wait for news. A hint says itself how far the stream reaches: no query for each of them."""
+    for message in await mailbox.wait(POLL):
+        if message.get("to", -1) >= known.committed and not message.get("end"):
+            return _Reach(message["to"], sealed=False, terminal=known.terminal)
+    return await _reach(stream_id)
+
+
+@_in_any_thread
+def _stream(stream_id: UUID) -> LogStream:
+    return LogStream.objects.get(pk=stream_id)
+
+
+@_in_any_thread
+def _reach(stream_id: UUID) -> _Reach:
+    committed, ended_at, status = LogStream.objects.values_list(
+        "committed", "ended_at", "attempt__status"
+    ).get(pk=stream_id)
+    return _Reach(committed, sealed=ended_at is not None, terminal=Status(status).terminal)
