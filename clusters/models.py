@@ -31,6 +31,9 @@ class Cluster(models.Model):
     capacity = models.JSONField(default=dict, editable=False)
     """The engine's `Capacity` as plain data, as of `seen_at`; {} if it was never seen."""
 
+    swept_at = models.DateTimeField(null=True, editable=False)
+    """When the control loop last went over its runs by the timer."""
+
     class Meta:
         constraints = [
             models.CheckConstraint(condition=models.Q(engine__in=list(Engine)), name="cluster_engine"),

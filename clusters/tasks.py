@@ -16,14 +16,14 @@ from clusters.models import Cluster
 log = structlog.get_logger(__name__)
 
 
-@shared_task(name="clusters.probe")  # type: ignore[untyped-decorator]
+@shared_task(name="clusters.probe")
 def probe() -> None:
     """Send each cluster's probe to the workers that can reach the cluster."""
     for cluster_id, queue in Cluster.objects.values_list("pk", "queue"):
         current_app.send_task("clusters.probe_cluster", args=[str(cluster_id)], queue=queue, expires=20)
 
 
-@shared_task(name="clusters.probe_cluster")  # type: ignore[untyped-decorator]
+@shared_task(name="clusters.probe_cluster")
 def probe_cluster(cluster_id: str) -> None:
     look_at(Cluster.objects.get(pk=UUID(cluster_id)))
 

@@ -160,7 +160,7 @@ REDIS_URL = os.environ.get("REDIS_URL") or HOME.redis_url
 
 def celery_url(url: str) -> str:
     """The same server in Celery's spelling: `redis+socket:///path.sock?virtual_host=0` for a socket."""
-    parsed = parse_url(url)
+    parsed = parse_url(url)  # type: ignore[no-untyped-call]
     if "path" not in parsed:
         return url
     password = f"&password={parsed['password']}" if parsed.get("password") else ""

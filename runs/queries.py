@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
 from runs.models import Attempt, LogStream, Run
@@ -169,6 +169,32 @@ def holding(cluster_id: UUID) -> QuerySet[Attempt]:
         .select_related("run", "run__creator", "run__team")
         .order_by("started_at", "id")
     )
+
+
+def queue_position(attempt: Attempt) -> int:
+    """How many attempts of its cluster's queue come before this one, and itself: 1 is next."""
+    at = (attempt.priority_order, attempt.created_at, attempt.pk)
+    before = Q(priority_order__lt=at[0]) | Q(priority_order=at[0]) & (
+        Q(created_at__lt=at[1]) | Q(created_at=at[1], id__lt=at[2])
+    )
+    return queue(attempt.cluster_id).filter(before).count() + 1
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the attempts that hold nodes of a cluster hold together."""
+
+    runs: int
+    slots: int
+    gpus: int
+    cpus: int
+
+
+def usage(cluster_id: UUID) -> Usage:
+    held = holding(cluster_id).order_by().aggregate(
+        runs=Count("pk"), slots=Sum("nodes"), gpus=Sum("gpus"), cpus=Sum("cpus")
+    )
+    return Usage(**{name: value or 0 for name, value in held.items()})
 
 
 def latest_attempts(runs: Sequence[Run]) -> dict[UUID, Attempt]:

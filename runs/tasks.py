@@ -12,18 +12,18 @@ from runs.control.reconcile import reconcile as reconcile_run
 from runs.control.sweep import sweep_cluster as sweep_one
 
 
-@shared_task(name="runs.reconcile")  # type: ignore[untyped-decorator]
+@shared_task(name="runs.reconcile")
 def reconcile(run_id: str) -> None:
     reconcile_run(UUID(run_id))
 
 
-@shared_task(name="runs.sweep")  # type: ignore[untyped-decorator]
+@shared_task(name="runs.sweep")
 def sweep() -> None:
     """Send each cluster's pass to the workers that can reach the cluster."""
     for cluster_id, queue in Cluster.objects.values_list("pk", "queue"):
         wake.ring("runs.sweep_cluster", str(cluster_id), queue=queue)
 
 
-@shared_task(name="runs.sweep_cluster")  # type: ignore[untyped-decorator]
+@shared_task(name="runs.sweep_cluster")
 def sweep_cluster(cluster_id: str) -> None:
     sweep_one(UUID(cluster_id))

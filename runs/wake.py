@@ -165,3 +165,8 @@ def hub() -> Hub:
         _hubs.clear()
         _hubs[loop] = Hub()
     return _hubs[loop]
+
+
+def subscribers() -> int:
+    """How many mailboxes this process's hub serves."""
+    return sum(hub.subscribers for hub in _hubs.values())

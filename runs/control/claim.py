@@ -50,4 +50,4 @@ def release(attempt_id: uuid.UUID, token: uuid.UUID, rings: int) -> bool:
 def _execute(statement: str, token: uuid.UUID, attempt_id: uuid.UUID, *more: uuid.UUID) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(statement, [token, settings.RUNYARD_LEASE_SECONDS, attempt_id, *more])
-        return cursor.rowcount == 1
+        return bool(cursor.rowcount == 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -189,11 +189,15 @@ def judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
     """
     started = [rank.started_at for rank in ranks if rank.started_at]
     ended = [rank.ended_at for rank in ranks if rank.ended_at]
-    times: dict[str, datetime | None] = {
-        "running_at": max(started) if len(started) == len(ranks) else None,
-        "first_exit_at": min(ended, default=None),
-        "last_exit_at": max(ended, default=None),
-    }
+    return replace(
+        _judge(it, ranks),
+        running_at=max(started) if len(started) == len(ranks) else None,
+        first_exit_at=min(ended, default=None),
+        last_exit_at=max(ended, default=None),
+    )
+
+
+def _judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
     codes = {str(rank.rank): rank.exit_code for rank in ranks}
     failures = sorted(
         (rank for rank in ranks if _failed(rank)),
@@ -210,19 +214,17 @@ def judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
             evidence={"exit_codes": codes, "node": first.node, "engine": first.message},
             exit_code=first.exit_code,
             failed_rank=first.rank,
-            **times,
         )
     if any(rank.stopped for rank in ranks) and it.desired is Desired.STOPPED:
         reason = it.stop_reason or Reason.USER_STOPPED
-        return Ending(reason, it.stop_message, evidence={"exit_codes": codes}, **times)
+        return Ending(reason, it.stop_message, evidence={"exit_codes": codes})
     if any(rank.stopped for rank in ranks):
         return Ending(
             Reason.ENGINE_ERROR,
             "It was stopped, but nobody asked for it here.",
             evidence={"exit_codes": codes},
-            **times,
         )
-    return Ending(None, exit_code=0, evidence={"exit_codes": codes}, **times)
+    return Ending(None, exit_code=0, evidence={"exit_codes": codes})
 
 
 def _failure_message(reason: Reason, rank: RankObservation, ranks: int) -> str:

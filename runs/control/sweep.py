@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import structlog
+from django.db.models.functions import Now
 
 from clusters.connect import call, connect
 from clusters.engines.base import EngineUnavailable
@@ -28,6 +29,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
     Returns how many attempts were acted on.
     """
     cluster = Cluster.objects.get(pk=cluster_id)
+    Cluster.objects.filter(pk=cluster_id).update(swept_at=Now())
     due = list(
         queries.attempts_to_look_at(cluster_id)
         .select_related("run")
