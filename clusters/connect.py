@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from clusters.engines.base import TIMEOUTS, Engine, EngineUnavailable
 from clusters.engines.registry import build
@@ -16,19 +17,27 @@ from clusters.models import Cluster
 
 T = TypeVar("T")
 
-_engines: dict[UUID, tuple[dict[str, Any], Engine]] = {}
+_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[UUID, tuple[dict[str, Any], Engine]]] = (
+    WeakKeyDictionary()
+)
 
 
 def connect(cluster: Cluster) -> Engine:
-    """The engine of a cluster, kept by this process until the cluster's configuration changes.
+    """The engine of a cluster, kept until the cluster's configuration changes.
 
+    An engine lives in one event loop: the running one, or from synchronous code the one that `call` uses.
     Raises `ValueError`, naming the key, if the configuration is wrong.
     """
-    known = _engines.get(cluster.pk)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = engine_loop()
+    engines = _engines.setdefault(loop, {})
+    known = engines.get(cluster.pk)
     if known is not None and known[0] == cluster.config:
         return known[1]
     engine = build(cluster.engine, cluster.config)
-    _engines[cluster.pk] = (cluster.config, engine)
+    engines[cluster.pk] = (cluster.config, engine)
     return engine
 
 

@@ -121,8 +121,10 @@ class Hub:
                     client.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
                     await pubsub.subscribe(CHANNEL)
-                    async for message in pubsub.listen():
-                        self._deliver(json.loads(message["data"]))
+                    while True:
+                        message = await pubsub.get_message(timeout=None)
+                        if message is not None:
+                            self._deliver(json.loads(message["data"]))
             await asyncio.sleep(0.5)
 
     def _deliver(self, message: dict[str, Any]) -> None:

@@ -1,0 +1,176 @@
+"""From a rank's write to a reader: byte for byte, whoever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from runs import wake
+from runs.logs import store
+from runs.logs.collect import Collector
+from runs.logs.stream import follow
+from runs.models import LogStream, Run
+from tests.world import World, drive, make_run
+
+BINARY = r"""python3 - <<'EOF'
+import hashlib, os, random, sys
+rng = random.Random(int(os.environ["NODE_RANK"]))
+data = b"".join(rng.randbytes(rng.randrange(1, 5000)) for _ in range(400)) + b"\0\xff last"
+sys.stdout.buffer.write(data)
+EOF"""
+
+
+def expected(rank: int) -> bytes:
+    import random
+
+    rng = random.Random(rank)
+    return b"".join(rng.randbytes(rng.randrange(1, 5000)) for _ in range(400)) + b"\0\xff last"
+
+
+class Collecting:
+    """A collector that runs while the block does."""
+
+    async def __aenter__(self) -> Collecting:
+        self.task = asyncio.create_task(Collector().run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+
+
+async def eventually(condition: Callable[[], bool], within: float = 30) -> None:
+    async with asyncio.timeout(within):
+        while not await sync_to_async(condition)():
+            await asyncio.sleep(0.02)
+
+
+def sealed(run: Run) -> bool:
+    streams = LogStream.objects.filter(attempt__run=run)
+    return streams.exists() and not streams.filter(ended_at=None).exists()
+
+
+def stored(run: Run, rank: int = 0) -> bytes:
+    stream = LogStream.objects.get(attempt__run=run, rank=rank)
+    return store.read(store.location(stream), 0, 10**9, stream.committed)
+
+
+async def started(world: World, command: str, **more: int) -> Run:
+    run = await sync_to_async(make_run)(world.ada, command, **more)
+    await sync_to_async(drive)(run, "RUNNING")
+    return run
+
+
+async def ended(world: World, command: str, **more: int) -> Run:
+    run = await sync_to_async(make_run)(world.ada, command, **more)
+    await sync_to_async(drive)(run)
+    return run
+
+
+async def test_the_bytes_of_every_rank_are_stored_exactly(world: World) -> None:
+    async with Collecting():
+        run = await ended(world, BINARY, nodes=3)
+        await eventually(lambda: sealed(run))
+    for rank in range(3):
+        assert await sync_to_async(stored)(run, rank) == expected(rank)
+    stream = await LogStream.objects.aget(attempt__run=run, rank=1)
+    assert stream.sha256 == hashlib.sha256(expected(1)).hexdigest()
+    assert (stream.end_reason, stream.lines) == ("complete", expected(1).count(b"\n"))
+
+
+async def test_a_collector_that_is_killed_again_and_again_loses_and_repeats_nothing(
+    world: World, settings: object
+) -> None:
+    command = "for i in $(seq 300); do echo line $i; sleep 0.005; done"
+    run = await started(world, command)
+    for _ in range(6):
+        async with Collecting():
+            await asyncio.sleep(0.15)
+        # As after SIGKILL: nobody let the lease go; it runs out.
+        await LogStream.objects.filter(ended_at=None).aupdate(
+            lease_until=timezone.now() - timedelta(seconds=1)
+        )
+    async with Collecting():
+        await sync_to_async(drive)(run)
+        await eventually(lambda: sealed(run))
+    assert await sync_to_async(stored)(run) == b"".join(b"line %d\n" % i for i in range(1, 301))
+
+
+async def test_two_collectors_share_the_work_and_never_write_the_same_byte(world: World) -> None:
+    async with Collecting(), Collecting():
+        run = await ended(world, BINARY, nodes=4)
+        await eventually(lambda: sealed(run))
+    for rank in range(4):
+        assert await sync_to_async(stored)(run, rank) == expected(rank)
+
+
+async def test_a_collector_whose_lease_was_taken_writes_nothing_more(world: World) -> None:
+    run = await started(world, "for i in $(seq 100); do echo $i; sleep 0.02; done")
+    async with Collecting() as first:
+        await eventually(lambda: LogStream.objects.get(attempt__run=run).committed > 0)
+        stream = await LogStream.objects.aget(attempt__run=run)
+        await LogStream.objects.filter(pk=stream.pk).aupdate(
+            lease_token="00000000-0000-0000-0000-000000000001"
+        )
+        at = (await LogStream.objects.aget(pk=stream.pk)).committed
+        await asyncio.sleep(0.3)
+        assert (await LogStream.objects.aget(pk=stream.pk)).committed == at
+        assert not first.task.done()
+
+
+@pytest.mark.parametrize("hints", [True, False])
+async def test_a_reader_sees_every_byte_live_with_and_without_hints(
+    world: World, hints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hints:
+        monkeypatch.setattr(wake, "_publish", lambda messages: list(messages))
+        monkeypatch.setattr("runs.logs.stream.POLL", 0.05)
+    async with Collecting():
+        run = await started(world, "for i in $(seq 50); do echo $i; sleep 0.01; done")
+        stream = await LogStream.objects.aget(attempt__run=run)
+        received, expected_offset = b"", 0
+
+        async def read() -> None:
+            nonlocal received, expected_offset
+            async for frame in follow(stream.pk, 0, follow=True):
+                assert frame.offset == expected_offset
+                received += frame.data
+                expected_offset += len(frame.data)
+
+        async with asyncio.timeout(20):
+            await read()
+    assert received == b"".join(b"%d\n" % i for i in range(1, 51))
+
+
+async def test_a_reader_that_comes_back_at_its_offset_goes_on_there(world: World) -> None:
+    async with Collecting():
+        run = await ended(world, "echo 0123456789")
+        await eventually(lambda: sealed(run))
+    stream = await LogStream.objects.aget(attempt__run=run)
+    for offset in range(12):
+        frames = [frame.data async for frame in follow(stream.pk, offset, follow=True)]
+        assert b"".join(frames) == b"0123456789\n"[offset:]
+
+
+async def test_reading_without_following_still_waits_for_the_last_bytes_of_what_has_ended(
+    world: World,
+) -> None:
+    run = await ended(world, "echo the last words")
+    stream = await LogStream.objects.aget(attempt__run=run)
+    assert stream.committed == 0
+
+    async def read() -> bytes:
+        return b"".join([frame.data async for frame in follow(stream.pk, 0, follow=False)])
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    async with Collecting():
+        assert await asyncio.wait_for(reader, 20) == b"the last words\n"
