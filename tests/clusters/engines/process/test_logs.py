@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+
+import pytest
+
+from clusters.engines.base import MAIN, Source
+from clusters.engines.process import launch
+from tests.clusters.engines.process.world import World, marks, until
+
+BINARY = "head -c 3000000 /dev/urandom > data; cat data"
+
+
+async def test_both_streams_come_byte_for_byte_with_their_source(world: World) -> None:
+    command = r"printf 'a\0\xff\n'; read -t 0.05 < <(sleep 1); printf 'err\r' >&2; read -t 0.05 < <(sleep 1); printf end"
+    chunks = await world.chunks(await world.launch(command))
+    assert b"".join(chunk.data for chunk in chunks) == b"a\0\xff\nerr\rend"
+    sources = {mark.offset: mark.source for mark in marks(chunks)}
+    assert sources == {0: Source.STDOUT, 4: Source.STDERR, 8: Source.STDOUT}
+    times = [mark.time for mark in marks(chunks)]
+    assert times == sorted(times) and abs(times[0] - time.time()) < 30
+
+
+async def test_a_rank_may_open_its_output_again(world: World) -> None:
+    handle = await world.launch("echo one > /dev/stdout; echo two | tee /dev/stderr > /dev/null")
+    assert sorted((await world.logs(handle)).split()) == [b"one", b"two"]
+
+
+async def test_binary_megabytes_are_exact_and_contiguous(world: World) -> None:
+    handle = await world.launch(BINARY)
+    chunks = await world.chunks(handle)
+    position = 0
+    for chunk in chunks:
+        assert chunk.offset == position and 0 < len(chunk.data) <= 1 << 20
+        assert chunk.marks[0].offset == chunk.offset
+        position += len(chunk.data)
+    data = (world.home(handle) / "data").read_bytes()
+    assert b"".join(chunk.data for chunk in chunks) == data
+
+
+async def test_a_follower_resumes_at_any_offset_without_gap_or_repeat(world: World) -> None:
+    handle = await world.launch("for i in $(seq 1 2000); do echo line $i; done")
+    await world.exited(handle)
+    whole = await world.logs(handle)
+    assert whole == b"".join(b"line %d\n" % i for i in range(1, 2001))
+    for offset in (1, 7, 1000, len(whole) - 1, len(whole)):
+        chunks = await world.chunks(handle, offset)
+        assert b"".join(chunk.data for chunk in chunks) == whole[offset:]
+        assert all(chunk.marks[0].offset == chunk.offset for chunk in chunks)
+
+
+async def test_the_mark_in_force_is_repeated_where_a_chunk_begins(world: World) -> None:
+    handle = await world.launch("echo 12345678; read -t 0.05 < <(sleep 1); echo 12345678 >&2")
+    await world.exited(handle)
+    whole = marks(await world.chunks(handle))
+    assert [mark.offset for mark in whole] == [0, 9]
+    for offset, source in ((4, Source.STDOUT), (12, Source.STDERR)):
+        (first, *rest) = marks(await world.chunks(handle, offset))
+        assert (first.offset, first.source) == (offset, source)
+        assert first.time == whole[0 if offset == 4 else 1].time
+        assert [mark.offset for mark in rest] == ([9] if offset == 4 else [])
+
+
+async def test_output_is_followed_while_it_is_written(world: World) -> None:
+    handle = await world.launch("mkfifo pipe; while read -r line; do echo got $line; done < pipe")
+    await world.running(handle, "pipe")
+    stream = world.engine.read_logs(handle, 0, MAIN, 0)
+    with open(world.home(handle) / "pipe", "wb", buffering=0) as pipe:
+        for number in range(20):
+            pipe.write(b"%d\n" % number)
+            chunk = await asyncio.wait_for(anext(stream), 5)
+            assert chunk.data == b"got %d\n" % number
+    assert [chunk async for chunk in stream] == []
+
+
+async def test_other_streams_are_complete_and_empty(world: World) -> None:
+    handle = await world.launch("echo x")
+    assert [chunk async for chunk in world.engine.read_logs(handle, 0, "gpu-0", 0)] == []
+    assert [chunk async for chunk in world.engine.read_logs(handle, 7, MAIN, 0)] == []
+
+
+async def test_spool_files_are_freed_only_after_the_next_chunk_is_asked_for(world: World) -> None:
+    world.engine = world.another_engine(spool_limit=1 << 18)
+    handle = await world.launch("head -c 200000 /dev/zero")
+    await world.exited(handle)
+    files = sorted(world.private(handle).glob("*.spool"))
+    assert len(files) >= 2
+    stream = world.engine.read_logs(handle, 0, MAIN, 0)
+    first = await anext(stream)
+    assert files[0].exists()
+    second = await anext(stream)
+    assert first.offset + len(first.data) == second.offset
+    assert not files[0].exists()
+    assert [chunk async for chunk in stream][-1].offset >= int(files[-1].name[5:25])
+    assert files[-1].exists()
+    # The bytes that were freed are lost for a reader who begins anew, and the offset says so.
+    assert (await world.chunks(handle))[0].offset == int(files[-1].name[5:25])
+
+
+async def test_a_rank_waits_for_its_reader_and_loses_nothing(world: World) -> None:
+    world.engine = world.another_engine(spool_limit=1 << 16)
+    size = 8 << 20
+    handle = await world.launch(f"touch ready; head -c {size} /dev/zero | tr '\\0' x; echo; touch done")
+    await world.running(handle)
+
+    def spooled() -> int:
+        return sum(path.stat().st_size for path in world.private(handle).glob("*.spool"))
+
+    await until(lambda: spooled() >= 1 << 16)
+    data = await world.logs(handle)
+    assert data == b"x" * size + b"\n"
+    assert (world.home(handle) / "done").exists()
+
+
+async def test_a_reader_who_stays_away_costs_output_and_is_told(world: World, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "PATIENCE", 0.3)
+    world.engine = world.another_engine(spool_limit=1 << 16)
+    size = 8 << 20
+    handle = await world.launch(f"head -c {size} /dev/zero | tr '\\0' x")
+    assert (await world.exited(handle)).exit_code == 0
+    data = await world.logs(handle)
+    kept = data.count(b"x")
+    assert kept < size
+    assert data[kept:].decode() == (
+        f"\n[runyard] {size - kept} bytes of output were not kept: nobody had collected them for 0 s\n"
+    )
+
+
+async def test_the_quota_is_exact_and_said_in_one_line(world: World) -> None:
+    handle = await world.launch("head -c 5000000 /dev/zero | tr '\\0' x; echo end", log_quota=1_000_001)
+    assert (await world.exited(handle)).exit_code == 0
+    data = await world.logs(handle)
+    assert data[:1_000_001] == b"x" * 1_000_001
+    assert data[1_000_001:] == b"\n[runyard] log limit of 976.6 KiB reached; later output is not kept\n"
+
+
+@pytest.mark.parametrize("ranks", [4])
+async def test_many_streams_are_followed_at_once(world: World, ranks: int) -> None:
+    handles = [await world.launch("seq 20000; md5sum < <(seq 20000)", nodes=ranks) for _ in range(4)]
+    found = await asyncio.gather(
+        *(world.logs(handle, rank=rank) for handle in handles for rank in range(ranks))
+    )
+    expected = b"".join(b"%d\n" % i for i in range(1, 20001))
+    line = f"{hashlib.md5(expected, usedforsecurity=False).hexdigest()}  -\n".encode()
+    assert set(found) == {expected + line}
+
+
+async def test_following_survives_without_inotify(world: World, monkeypatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(24, "no inotify instances left")
+
+    monkeypatch.setattr("clusters.engines.process.watch.Inotify", none_left)
+    assert await world.logs(await world.launch("echo still")) == b"still\n"
