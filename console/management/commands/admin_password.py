@@ -5,8 +5,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+
+from teams import audit
+from teams.models import User
+from teams.states import Role
 
 
 class Command(BaseCommand):
@@ -16,13 +20,17 @@ class Command(BaseCommand):
         parser.add_argument("--login", help="e-mail address; the first admin by default")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        users = get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk")
+        users = User.objects.filter(is_active=True)
         if options["login"]:
-            users = get_user_model().objects.filter(email__iexact=options["login"])
-        user = users.first()
+            users = users.filter(email__iexact=options["login"])
+        else:
+            users = users.filter(memberships__role=Role.ADMIN)
+        user = users.order_by("created_at").first()
         if user is None:
-            raise CommandError("there is no such admin; `make up` makes the first one")
+            raise CommandError("there is no such user; `make up` makes the first admin")
         password = secrets.token_urlsafe(15)
-        user.set_password(password)
-        user.save(update_fields=["password"])
-        self.stdout.write(f"Log in as   {user.get_username()}\nPassword    {password}   (shown only now)")
+        with transaction.atomic():
+            user.set_password(password)
+            user.save(update_fields=["password"])
+            audit.record(None, "user.password_set", user.email, team_id=None)
+        self.stdout.write(f"  Log in as   {user.email}\n  Password    {password}   (shown only now)")

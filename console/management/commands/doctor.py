@@ -208,7 +208,7 @@ def check_isolation(_home: Home) -> Iterator[Finding]:
 
 
 def check_gpus(_home: Home) -> Iterator[Finding]:
-    import pynvml  # type: ignore[import-untyped]  # Costs a library look-up; nobody else here needs it.
+    import pynvml  # Costs a library look-up; nobody else here needs it.
 
     try:
         pynvml.nvmlInit()

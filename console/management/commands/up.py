@@ -21,6 +21,7 @@ def this_console() -> Console:
         root=settings.BASE,
         bind=settings.RUNYARD_BIND,
         port=settings.RUNYARD_PORT,
+        url=settings.RUNYARD_URL,
         embedded_postgres=not os.environ.get("DATABASE_URL"),
         embedded_valkey=not os.environ.get("REDIS_URL"),
     )
