@@ -44,8 +44,9 @@ check: setup-dev ## Lint, formats, types, layers, templates, migrations, API sch
 	.venv/bin/lint-imports
 	@find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --check --target-version 5.2
 	$(MANAGE) check
-	$(MANAGE) makemigrations --check --dry-run
-	@mkdir -p .cache && $(MANAGE) export_schema console.schema:schema > .cache/schema.graphql
+	@echo "$(MANAGE) makemigrations --check"; mkdir -p .cache; $(MANAGE) makemigrations --check --dry-run \
+	2> .cache/makemigrations.log || { cat .cache/makemigrations.log >&2; exit 1; }
+	@$(MANAGE) export_schema > .cache/schema.graphql
 	@diff -u console/schema.graphql .cache/schema.graphql || \
 	{ echo "console/schema.graphql is not what the code says: make fix" >&2; exit 1; }
 
@@ -53,7 +54,7 @@ fix: setup-dev ## Repair what `check` can repair
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 	find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --target-version 5.2
-	$(MANAGE) export_schema console.schema:schema > console/schema.graphql
+	$(MANAGE) export_schema > .cache/schema.graphql && cp .cache/schema.graphql console/schema.graphql
 
 demo: setup ## Fill a running console with two teams, runs in every status and live logs
 	@exec $(MANAGE) seed_demo
@@ -62,4 +63,4 @@ bench: setup ## Measure: submit to seen, against a bare subprocess and Ray Jobs
 	@exec $(RUN) -m bench
 
 docs: setup-dev ## Make the pictures and check the links of README and docs/
-	@exec $(RUN) tools/docs.py
+	@RUNYARD_CHROMIUM="$$($(PYTHON) tools/chromium.py)" && export RUNYARD_CHROMIUM && exec $(RUN) -m tools.docs

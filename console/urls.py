@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, include, path
 
 from console import health
+from console.graphql.http import graphql
 from runs.urls import cluster_pages
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -12,6 +13,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
+    # /graphql: the API; its websockets are routed in console.asgi
+    path("graphql", graphql, name="graphql"),
     # /runs, /clusters, /profile
     path("", include("runs.urls")),
     path("", include(cluster_pages)),
@@ -19,3 +22,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # /accounts/: log in and out, password, second factor
     path("accounts/", include("allauth.urls")),
 ]
+
+handler403 = "console.views.forbidden"
+handler404 = "console.views.not_found"

@@ -320,6 +320,27 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
     run.refresh_from_db()
 
 
+MOST_METADATA = 200
+"""Keys that a run's metadata may have."""
+
+
+def merge_metadata(caller: Caller, run: Run, metadata: Mapping[str, Any]) -> None:
+    """Set those keys of a run's metadata and leave the others. Raises `Refused` with nothing changed."""
+    _must_change(caller, run)
+    with transaction.atomic():
+        # Several ranks may write at the same time: each merges into what the one before has written.
+        spec = RunSpec.objects.select_for_update().get(run=run)
+        merged = {**spec.metadata, **metadata}
+        if len(merged) > MOST_METADATA:
+            raise Refused(
+                f"metadata: would have {len(merged)} keys; at most {MOST_METADATA} are allowed", field="metadata"
+            )
+        RunSpec.objects.filter(run=run).update(metadata=merged)
+        Run.objects.filter(pk=run.pk).update(updated_at=Now())
+        audit.record(caller, "run.metadata_updated", run.name, team_id=run.team_id, keys=sorted(metadata))
+        wake.run_changed(run.pk, run.team_id, run.status)
+
+
 def _must_change(caller: Caller, run: Run) -> None:
     if not caller.may_change(team_id=run.team_id, owner_id=run.creator_id):
         raise Refused(

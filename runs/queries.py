@@ -153,19 +153,19 @@ def attempts_to_look_at(cluster_id: UUID | None = None) -> QuerySet[Attempt]:
     return attempts.filter(cluster=cluster_id) if cluster_id else attempts
 
 
-def queue(cluster_id: UUID) -> QuerySet[Attempt]:
-    """The attempts in a cluster's queue, in the order in which they will be placed."""
+def queue(*cluster_ids: UUID) -> QuerySet[Attempt]:
+    """The attempts in the queues of clusters; those of one are in the order in which they will be placed."""
     return (
-        Attempt.objects.filter(cluster=cluster_id, status=Status.QUEUED)
+        Attempt.objects.filter(cluster__in=cluster_ids, status=Status.QUEUED)
         .select_related("run", "run__creator", "run__team")
         .order_by("priority_order", "created_at", "id")
     )
 
 
-def holding(cluster_id: UUID) -> QuerySet[Attempt]:
-    """The attempts that hold nodes of a cluster now, oldest first."""
+def holding(*cluster_ids: UUID) -> QuerySet[Attempt]:
+    """The attempts that hold nodes of clusters now, oldest first."""
     return (
-        Attempt.objects.filter(cluster=cluster_id, status__in=[s for s in LIVE if s.rank >= 2])
+        Attempt.objects.filter(cluster__in=cluster_ids, status__in=[s for s in LIVE if s.rank >= 2])
         .select_related("run", "run__creator", "run__team")
         .order_by("started_at", "id")
     )

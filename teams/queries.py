@@ -86,3 +86,8 @@ def _note_use(key: APIKey) -> None:
     now = timezone.now()
     if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 60:
         APIKey.objects.filter(pk=key.pk).update(last_used_at=now)
+
+
+def people(caller: Caller) -> QuerySet[User]:
+    """Everybody in the caller's teams, by address."""
+    return User.objects.filter(memberships__team__in=caller.team_ids).distinct().order_by("email")

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from pytest_django import DjangoDbBlocker
 
+from tests.client.real import Client, install
 from tests.stack import Stack
 
 
@@ -41,4 +42,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         connection.close()
-        connection.close_pool()
+        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's has one
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """The real client, pointed at the whole console as its first admin."""
+    install()
+    return Client(stack.env, tmp_path_factory.mktemp("client"))

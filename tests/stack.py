@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.error import URLError
@@ -213,12 +214,17 @@ _OURS = ("RUNYARD_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "PYTEST_", "MOSAICM
 
 
 def remove(home: Home) -> None:
-    """Stop everything that runs in a home, in order, and remove the home and its socket folders."""
+    """Stop everything that runs in a home, runs included, and remove the home and its socket folders."""
     if parent := preflight.parent_of(home):
         parent.stop(grace=60)
     for name in reversed(NAMES):
         if found := running(home.pid_file(name)):
             found.stop(signal.SIGINT if name == "postgres" else signal.SIGTERM)
+    # Runs outlive their console, and must not outlive their test. They work in folders of their own below the home.
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and (process / "cwd").readlink().is_relative_to(home.path):
+                os.kill(int(process.name), signal.SIGKILL)
     for folder in (home.path, home.postgres_socket_dir, home.valkey_socket.parent):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -31,6 +31,8 @@ class Situation:
     streams_open: bool
     """Logs are still owed."""
     desired: Desired
+    index: int = 0
+    """Which attempt it is: the pause before the next one doubles with each."""
     not_before: datetime | None = None
     started_at: datetime | None = None
     stop_reason: Reason | None = None
@@ -251,7 +253,7 @@ def _finish(it: Situation, ending: Ending) -> Finish:
     explanation = EXPLANATIONS[ending.reason]
     if explanation.status is not Status.FAILED or not explanation.retryable:
         return Finish(ending)
-    backoff = min(FIRST_BACKOFF * 2 ** min(it.retries_used, 10), LONGEST_BACKOFF)
+    backoff = min(FIRST_BACKOFF * 2 ** min(it.index, 10), LONGEST_BACKOFF)
     if explanation.category is Category.SYSTEM and it.retry_on_system_failure:
         return Finish(ending, retry_in=backoff)
     if it.retries_used < it.max_retries:

@@ -85,6 +85,7 @@ def situation(attempt: Attempt) -> Situation:
         launched=attempt.handle is not None,
         streams_open=status.terminal and LogStream.objects.filter(attempt=attempt, ended_at=None).exists(),
         desired=Desired(run.desired) if not status.terminal else Desired.RUNNING,
+        index=attempt.index,
         not_before=attempt.not_before,
         started_at=attempt.started_at,
         stop_reason=Reason(run.stop_reason) if run.stop_reason else None,

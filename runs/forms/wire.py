@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from runs.commands import Compute, RunRequest
+from runs.commands import MOST_METADATA, Compute, RunRequest
 from runs.forms.plain import MOST_BYTES, PlainError, plain
 from runs.states import PRIORITY_NAMES, Priority, RunType
 from teams.commands import Refused
@@ -22,20 +22,23 @@ NAME_LENGTH = 56
 """A run's whole name is a DNS label of 63; the suffix takes 7."""
 ARGUMENT_BYTES = 128 * 1024
 """The longest single argument or NAME=value that Linux hands to a program, its NUL included."""
-METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_VALUE_BYTES = 200, 200, 100_000
+METADATA_KEY_LENGTH, METADATA_VALUE_BYTES = 200, 100_000
 LONGEST_HOURS = 24 * 366 * 10
 _LARGEST = 2**31 - 1
 
 _KEYS = (
-    "runName parentName image command cluster gpuType gpuNum cpus compute scheduling integrations "
-    "envVariables parameters metadata dependentDeployment"
-).split()
-_COMPUTE = "cluster instance nodes nodeNames gpuType gpus cpus".split()
+    *("runName", "parentName", "image", "command", "cluster", "gpuType", "gpuNum", "cpus", "compute"),
+    *("scheduling", "integrations", "envVariables", "parameters", "metadata", "dependentDeployment"),
+)
+_COMPUTE = ("cluster", "instance", "nodes", "nodeNames", "gpuType", "gpus", "cpus")
 _SCHEDULING = (
-    "priority preemptible maxRetries retryOnSystemFailure watchdogEnabled maxDuration resumable"
-).split()
+    *("priority", "preemptible", "maxRetries", "retryOnSystemFailure", "watchdogEnabled"),
+    *("maxDuration", "resumable"),
+)
 _ENV = ("envKey", "envValue")
-_MAY_BE_NULL = frozenset("runName parentName image command gpuType gpuNum cpus cluster metadata".split())
+_MAY_BE_NULL = frozenset(
+    {"runName", "parentName", "image", "command", "gpuType", "gpuNum", "cpus", "cluster", "metadata"}
+)
 """The client reads the stored input back; null under another key breaks every look at the run (mapi §2.6)."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -65,12 +68,27 @@ def parse_run_input(raw: object, *, spell: Callable[[str], str] = str) -> RunReq
     size = len(json.dumps(given, ensure_ascii=False).encode())
     if size > MOST_BYTES:
         raise Refused(
-            f"Bad run request: runInput: has {size:,} bytes; at most {MOST_BYTES:,} are allowed", field="runInput"
+            f"Bad run request: runInput: has {size:,} bytes; at most {MOST_BYTES:,} are allowed",
+            field="runInput",
         )
     form = _Form(spell)
     request = _read(form, given)
     form.refuse_problems()
     return request
+
+
+def parse_metadata(raw: object) -> dict[str, Any]:
+    """Check metadata that are to be merged into a run's. Raises `Refused` (400)."""
+    if not isinstance(raw, dict):
+        raise Refused("metadata: must be an object with named members", field="metadata")
+    try:
+        metadata: dict[str, Any] = plain(raw)
+    except PlainError as problem:
+        raise Refused(f"metadata: {problem}", field="metadata") from None
+    form = _Form(str)
+    _check_metadata(form, metadata)
+    form.refuse_problems()
+    return metadata
 
 
 def _read(form: _Form, given: dict[str, Any]) -> RunRequest:
@@ -231,14 +249,17 @@ def _env(form: _Form, given: Mapping[str, Any]) -> dict[str, str]:
         key, value = row["envKey"], row.get("envValue")
         if not _VARIABLE.fullmatch(key):
             form.problem(
-                field, f"{_shown(key)} is not a variable's name: letters, digits and '_' are allowed, no digit first"
+                field,
+                f"{_shown(key)} is not a variable's name: letters, digits and '_' are allowed, no digit first",
             )
         elif isinstance(value, (dict, list)):
             form.problem(field, f"the value of {key} must be text, a number, true or false")
         else:
             text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
             if len(key) + len(text.encode()) + 2 > ARGUMENT_BYTES:
-                form.problem(field, f"the value of {key} is longer than the {ARGUMENT_BYTES:,} bytes that Linux allows")
+                form.problem(
+                    field, f"the value of {key} is longer than the {ARGUMENT_BYTES:,} bytes that Linux allows"
+                )
             env[key] = text
     return env
 
@@ -267,7 +288,9 @@ def _compute(form: _Form, given: Mapping[str, Any]) -> Compute:
         if value is None:
             continue
         if wanted[name] not in {None, value}:
-            form.problem(field, f"{_shown(value)} contradicts {_shown(wanted[name])} under compute; say it once")
+            form.problem(
+                field, f"{_shown(value)} contradicts {_shown(wanted[name])} under compute; say it once"
+            )
         wanted[name] = value
     return Compute(**wanted)  # type: ignore[arg-type]
 
@@ -303,8 +326,8 @@ def _max_duration(form: _Form, scheduling: Mapping[str, Any]) -> int | None:
 
 
 def _check_metadata(form: _Form, metadata: Mapping[str, Any]) -> None:
-    if len(metadata) > METADATA_KEYS:
-        form.problem("metadata", f"has {len(metadata)} keys; at most {METADATA_KEYS} are allowed")
+    if len(metadata) > MOST_METADATA:
+        form.problem("metadata", f"has {len(metadata)} keys; at most {MOST_METADATA} are allowed")
     for key, value in metadata.items():
         if len(key) > METADATA_KEY_LENGTH:
             form.problem("metadata", f"the key {_shown(key)} is longer than {METADATA_KEY_LENGTH} characters")
@@ -325,4 +348,6 @@ def _refuse_unsupported(form: _Form, given: Mapping[str, Any]) -> None:
             "the same in command",
         )
     if form.mapping(given, "dependentDeployment"):
-        form.problem("dependentDeployment", "this version of Runyard does not start side-cars yet; leave it out")
+        form.problem(
+            "dependentDeployment", "this version of Runyard does not start side-cars yet; leave it out"
+        )

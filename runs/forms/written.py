@@ -50,18 +50,32 @@ _SCHEDULING = {
 _INNER = {"compute": _COMPUTE, "scheduling": _SCHEDULING}
 
 
+class RefusedYAML(Refused):
+    """`line` is where the first problem is, from 1; None where it is nowhere."""
+
+    def __init__(self, message: str, *, field: str | None = None, line: int | None = None) -> None:
+        super().__init__(message, field=field)
+        self.line = line
+
+
 def parse_run_yaml(text: str) -> RunRequest:
     """Check a run written as YAML, by the same rules as one from the wire (`parse_run_input`).
 
-    Raises `Refused` (400), naming fields as YAML does and the line where there is one.
+    Raises `RefusedYAML` (400), naming fields as YAML does and the line where there is one.
     """
     if len(text.encode(errors="replace")) > MOST_BYTES:
-        raise Refused(f"The YAML is longer than {MOST_BYTES:,} bytes.", field="yaml")
+        raise RefusedYAML(f"The YAML is longer than {MOST_BYTES:,} bytes.", field="yaml")
     data, lines = _load(text)
     if not isinstance(data, dict):
-        raise Refused("The YAML must be a mapping: `name: …`, `image: …`, `command: …`, one a line.", field="yaml")
+        raise RefusedYAML(
+            "The YAML must be a mapping: `name: …`, `image: …`, `command: …`, one a line.", field="yaml"
+        )
     wire, written = _to_wire(data)
-    return parse_run_input(wire, spell=_speller(written, lines))
+    try:
+        return parse_run_input(wire, spell=_speller(written, lines))
+    except Refused as refused:
+        field = written.get(refused.field or "", refused.field)
+        raise RefusedYAML(refused.message, field=field, line=lines.get(field or "")) from None
 
 
 def to_yaml(submitted: Mapping[str, Any]) -> str:
@@ -123,7 +137,9 @@ def _env(value: Any) -> tuple[Any, dict[str, str]]:
         return rows, {f"envVariables[{i}]": f"env_variables.{key}" for i, key in enumerate(value)}
     if isinstance(value, list):
         rows = [
-            {"envKey": row["key"], "envValue": row.get("value")} if isinstance(row, dict) and "key" in row else row
+            {"envKey": row["key"], "envValue": row.get("value")}
+            if isinstance(row, dict) and "key" in row
+            else row
             for row in value
         ]
         return rows, {f"envVariables[{i}]": f"env_variables[{i}]" for i in range(len(rows))}
@@ -148,8 +164,8 @@ def _speller(written: Mapping[str, str], lines: Mapping[str, int]) -> Callable[[
 
 def _load(text: str) -> tuple[Any, dict[str, int]]:
     """The data, and path → line. Safe tags only; limits and duplicate keys are checked before values."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return {}, {}
@@ -158,12 +174,15 @@ def _load(text: str) -> tuple[Any, dict[str, int]]:
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Refused(f"The YAML cannot be read: {where}{problem.problem or problem.context}", field="yaml") from None
+        line = mark.line + 1 if mark else None
+        where = f"line {line}, column {mark.column + 1}: " if mark else ""
+        raise RefusedYAML(
+            f"The YAML cannot be read: {where}{problem.problem or problem.context}", field="yaml", line=line
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise Refused(f"The YAML cannot be read: {str(problem) or 'nested too deeply'}", field="yaml") from None
-    finally:
-        loader.dispose()
+        raise RefusedYAML(
+            f"The YAML cannot be read: {str(problem) or 'nested too deeply'}", field="yaml"
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -182,10 +201,11 @@ def _inspect(
     """Count as the data will be after aliases are followed: a few of them can stand for billions."""
     count[0] += 1
     if count[0] > NODES:
-        raise Refused(f"The YAML holds more than {NODES:,} values.", field="yaml")
+        raise RefusedYAML(f"The YAML holds more than {NODES:,} values.", field="yaml")
     if depth > DEPTH:
-        raise Refused(
-            f"The YAML is nested more than {DEPTH} levels deep (line {node.start_mark.line + 1}).", field="yaml"
+        line = node.start_mark.line + 1
+        raise RefusedYAML(
+            f"The YAML is nested more than {DEPTH} levels deep (line {line}).", field="yaml", line=line
         )
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
@@ -195,10 +215,12 @@ def _inspect(
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise Refused(f"The YAML's keys must be plain text (line {line}).", field="yaml")
+                raise RefusedYAML(
+                    f"The YAML's keys must be plain text (line {line}).", field="yaml", line=line
+                )
             key = key_node.value
             if key in seen:
-                raise Refused(f"The YAML says {key!r} twice (line {line}).", field=key)
+                raise RefusedYAML(f"The YAML says {key!r} twice (line {line}).", field=key, line=line)
             seen.add(key)
             inner = f"{path}.{key}" if path else key
             lines.setdefault(inner, line)

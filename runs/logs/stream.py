@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -41,7 +41,7 @@ class _Reach:
     terminal: bool
 
 
-async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncIterator[Frame]:
+async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncGenerator[Frame, None]:
     """Yield what is stored from `offset` on, in frames of at most 64 KiB, then what comes.
 
     Ends with the stream's end record; with `follow` false, at what is committed now, but for an attempt

@@ -33,6 +33,11 @@ class TextCutter:
         self._held = held
         return text
 
+    @property
+    def held(self) -> bool:
+        """Whether bytes of a character that is not complete are held back."""
+        return self._held > 0
+
     def finish(self) -> str:
         """At the end of the stream: what was held back will never be completed."""
         text = self._decoder.decode(b"", final=True)
@@ -95,6 +100,7 @@ class TracebackFinder:
         self._rest = b""
         self._start: int | None = None
         self._end = 0
+        self._first_line_ends = 0
         self._prefix = b""
         self._named = False
         self._group = False
@@ -129,11 +135,14 @@ class TracebackFinder:
         if self._start is None:
             if header >= 0:
                 self._start, self._end = begin, self._offset
-                self._group = line[:header].endswith(b"Exception Group ")
-                self._prefix = line[:header].removesuffix(b"+ Exception Group ").rstrip(b" ")
+                self._first_line_ends = self._offset
+                self._group = line[:header].endswith(b"+ Exception Group ")
+                self._prefix = b"" if self._group else line[:header]
             return False
-        if not line.startswith(self._prefix):
-            return True
+        if not line.startswith(self._prefix) and line.rstrip() != self._prefix.rstrip():
+            if begin != self._first_line_ends or line[:1] not in {b" ", b"\t"}:
+                return True
+            self._prefix = b""  # it stood before the header only
         text = line.removeprefix(self._prefix).rstrip(b"\r")
         if self._belongs(text, header >= 0):
             if text.strip():
@@ -145,8 +154,8 @@ class TracebackFinder:
         if header or text.strip() in _CHAINED:
             self._named = False
             return True
-        if self._group and text.lstrip().startswith((b"|", b"+")):
-            return True
+        if self._group:
+            return text.lstrip().startswith((b"|", b"+"))
         if not text.strip():
             return True  # stands between chained exceptions; counts only if one follows
         if not self._named:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from django import template
 
+from runs.models import Attempt, Run
 from runs.states import Status
 
 register = template.Library()
@@ -37,3 +38,26 @@ def status_colour(status: str) -> str:
 @register.filter
 def priority_icon(priority: str) -> str:
     return {"high": "chevrons-up", "low": "chevron-down", "lowest": "chevrons-down"}.get(priority, "minus")
+
+
+@register.filter
+def compute(run: Run | Attempt) -> str:
+    """`2 × 4 H100`: nodes, and GPUs on each. `2 × CPU` where there are none."""
+    if not run.gpus:
+        return f"{run.nodes} × CPU"
+    return f"{run.nodes} × {run.gpus // run.nodes} {run.gpu_type}"
+
+
+@register.filter
+def compute_long(run: Run | Attempt) -> str:
+    """The same as a sentence's part."""
+    nodes = f"{run.nodes} node" + "s" * (run.nodes != 1)
+    if not run.gpus:
+        return f"{nodes}, {run.cpus} CPU" + "s" * (run.cpus != 1)
+    return f"{nodes}, {run.gpus} GPU" + "s" * (run.gpus != 1) + f" of type {run.gpu_type}"
+
+
+@register.filter
+def words(code: str) -> str:
+    """`STOP_REQUESTED` → `Stop requested`."""
+    return code.replace("_", " ").capitalize()

@@ -30,7 +30,7 @@ class Config:
     path: str
     """PATH of the ranks, and where their bash is looked for."""
     rank_uids: range
-    """Accounts for attempts when we are root. Must not overlap with another installation's on the host."""
+    """Accounts for attempts when we are root. Best not shared with another cluster of the host."""
     spool_limit: int
     """Bytes of output of one rank that may wait for the reader before the rank has to."""
 

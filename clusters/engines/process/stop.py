@@ -17,6 +17,7 @@ from clusters.engines.process.layout import Attempt, Cluster
 from clusters.engines.process.procfs import Process
 from clusters.engines.process.records import read_json, write_json
 
+SCRIPT = b"/process/supervisor.py"
 SHARED = ("/dev/shm", "/tmp", "/var/tmp")
 KILL_LIMIT = 6.0
 """Seconds that cleanup tries to kill what is left; only a process in the kernel's own sleep takes long."""
@@ -96,8 +97,28 @@ def _members(
     found |= family.below([pid for pid, _ in supervisors], everybody)
     found |= family.carriers([f"RUNYARD_ATTEMPT={attempt.key}"], everybody.values())
     if uid is not None:
-        found |= family.owned_by(uid)
+        found |= _of_account(uid, supervisors)
     return found - supervisors
+
+
+def _of_account(uid: int, supervisors: set[Process]) -> set[Process]:
+    """The processes of the attempt's account. Another cluster on this host, which knows nothing of our claims,
+    may have given the same one to a run of its own: what is below its supervisor is not ours to touch.
+    No rank can pretend to be that, for a supervisor is root's."""
+    found = family.owned_by(uid)
+    if found:
+        others = [pid for pid in procfs.pids() if _is_supervisor(pid)]
+        ours = {pid for pid, _ in supervisors}
+        found -= family.below([pid for pid in others if pid not in ours], procfs.snapshot())
+    return found
+
+
+def _is_supervisor(pid: int) -> bool:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return os.stat(f"/proc/{pid}").st_uid == 0 and any(a.endswith(SCRIPT) for a in arguments[:5])
+    except OSError:
+        return False
 
 
 def _recorded(attempt: Attempt) -> set[Process]:
@@ -139,7 +160,10 @@ def _remove(folder: Path) -> None:
 
 def _sweep(uid: int) -> None:
     """Remove what an attempt left in the folders that everybody may write to. Its account was its alone, so
-    these are its files; shared memory above all, which would stay taken until the host restarts."""
+    these are its files; shared memory above all, which would stay taken until the host restarts. If the
+    account has a process even now, another cluster has given it out too, and its files are not ours."""
+    if family.owned_by(uid):
+        return
     for entry in (entry for folder in SHARED if os.path.isdir(folder) for entry in os.scandir(folder)):
         with suppress(FileNotFoundError):
             if entry.stat(follow_symlinks=False).st_uid == uid:

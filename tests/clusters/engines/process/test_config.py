@@ -9,7 +9,7 @@ from clusters.engines.process.engine import from_config
 from clusters.engines.process.host import Gpus, gpu_type
 from clusters.engines.registry import build
 from tests.clusters.engines.process.conftest import as_root
-from tests.clusters.engines.process.world import World
+from tests.clusters.engines.process.world import World, open_the_way
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,7 @@ def test_gpu_names_are_written_as_clusters_write_them(name: str, memory: int, ex
 def test_the_topmost_closed_folder_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
-    for parent in (tmp_path.parent.parent, tmp_path.parent, tmp_path, tmp_path / "a", folder):
-        parent.chmod(0o711)
+    open_the_way(folder)
     assert host.closed_ancestor(folder, 61184) is None
     (tmp_path / "a").chmod(0o700)
     folder.chmod(0o700)

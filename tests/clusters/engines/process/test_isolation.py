@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from clusters.engines.base import LaunchRejected, MountedFile
+from clusters.engines.base import LaunchRejected, MountedFile, Phase
 from clusters.engines.process import host
 from tests.clusters.engines.process.conftest import as_root
-from tests.clusters.engines.process.world import World, dead, until
+from tests.clusters.engines.process.world import World, dead, open_the_way, until
 
 pytestmark = as_root
 
@@ -18,8 +18,7 @@ pytestmark = as_root
 @pytest_asyncio.fixture(params=["open", "closed"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A cluster that ranks can walk to, and one below a folder that is closed to them."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o711)
+    open_the_way(tmp_path)
     tmp_path.chmod(0o711 if request.param == "open" else 0o700)
     world = World(tmp_path / "cluster")
     yield world
@@ -129,3 +128,25 @@ async def test_cleanup_sweeps_shared_folders_and_accounts_are_not_used_again_soo
     await world.engine.cleanup(handle)
     assert not Path("/dev/shm", made).exists() and not Path("/tmp", made).exists()
     assert await world.logs(await world.launch("id -u")) != uid
+
+
+async def test_cleanup_spares_another_clusters_run_that_has_the_same_account(
+    world: World, tmp_path: Path
+) -> None:
+    uid = 70_000 + os.getpid() % 100_000  # Another test may run beside this one.
+    one = {"rank_uids": f"{uid}-{uid}"}
+    world.engine = world.another_engine(**one)
+    first = await world.launch("true")
+    await world.exited(first)
+    neighbour = World(tmp_path / "neighbour", **one)
+    try:
+        made = Path(f"/tmp/runyard-neighbour-{os.getpid()}")
+        second = await neighbour.launch(f"echo x > {made}; touch ready; sleep 1000")
+        await neighbour.running(second)
+        await world.engine.cleanup(first)
+        assert (await neighbour.see(second)).phase == Phase.RUNNING
+        assert made.exists()
+        await neighbour.engine.cleanup(second)
+        assert not made.exists()
+    finally:
+        await neighbour.close()

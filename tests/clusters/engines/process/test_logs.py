@@ -6,16 +6,30 @@ import time
 
 import pytest
 
-from clusters.engines.base import MAIN, Source
+from clusters.engines.base import MAIN, Handle, Source
 from clusters.engines.process import launch
 from tests.clusters.engines.process.world import World, marks, until
 
 BINARY = "head -c 3000000 /dev/urandom > data; cat data"
 
 
+async def said_in_turn(world: World, *outputs: str) -> Handle:
+    """Run these commands one after the other, each only when the output of those before it was read."""
+    handle = await world.launch(
+        "; ".join(f"{one}; until [ -e {n} ]; do :; done" for n, one in enumerate(outputs))
+    )
+    seen = [0]
+    for number in range(len(outputs)):
+        await until(lambda: world.spooled(handle) > seen[-1])
+        seen.append(world.spooled(handle))
+        (world.home(handle) / str(number)).touch()
+    await world.exited(handle)
+    return handle
+
+
 async def test_both_streams_come_byte_for_byte_with_their_source(world: World) -> None:
-    command = r"printf 'a\0\xff\n'; read -t 0.05 < <(sleep 1); printf 'err\r' >&2; read -t 0.05 < <(sleep 1); printf end"
-    chunks = await world.chunks(await world.launch(command))
+    handle = await said_in_turn(world, r"printf 'a\0\xff\n'", r"printf 'err\r' >&2", "printf end")
+    chunks = await world.chunks(handle)
     assert b"".join(chunk.data for chunk in chunks) == b"a\0\xff\nerr\rend"
     sources = {mark.offset: mark.source for mark in marks(chunks)}
     assert sources == {0: Source.STDOUT, 4: Source.STDERR, 8: Source.STDOUT}
@@ -52,8 +66,7 @@ async def test_a_follower_resumes_at_any_offset_without_gap_or_repeat(world: Wor
 
 
 async def test_the_mark_in_force_is_repeated_where_a_chunk_begins(world: World) -> None:
-    handle = await world.launch("echo 12345678; read -t 0.05 < <(sleep 1); echo 12345678 >&2")
-    await world.exited(handle)
+    handle = await said_in_turn(world, "echo 12345678", "echo 12345678 >&2")
     whole = marks(await world.chunks(handle))
     assert [mark.offset for mark in whole] == [0, 9]
     for offset, source in ((4, Source.STDOUT), (12, Source.STDERR)):
@@ -105,10 +118,7 @@ async def test_a_rank_waits_for_its_reader_and_loses_nothing(world: World) -> No
     handle = await world.launch(f"touch ready; head -c {size} /dev/zero | tr '\\0' x; echo; touch done")
     await world.running(handle)
 
-    def spooled() -> int:
-        return sum(path.stat().st_size for path in world.private(handle).glob("*.spool"))
-
-    await until(lambda: spooled() >= 1 << 16)
+    await until(lambda: world.spooled(handle) >= 1 << 16)
     data = await world.logs(handle)
     assert data == b"x" * size + b"\n"
     assert (world.home(handle) / "done").exists()

@@ -76,7 +76,7 @@ async def test_every_process_gets_term_exactly_once(world: World) -> None:
     await world.running(handle, "grouped")
     await world.running(handle, "apart")
     await world.engine.stop(handle, 30)
-    await until(lambda: sum(len(path.read_bytes()) for path in world.private(handle).glob("*.spool")) >= 19)
+    await until(lambda: world.spooled(handle) >= 19)
     await world.engine.stop(handle, 20)
     (world.home(handle) / "end").touch()
     await world.exited(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -100,6 +101,10 @@ class World:
     def supervisor(self, handle: Handle, rank: int = 0) -> int:
         return int((self.private(handle, rank) / "lock").read_text())
 
+    def spooled(self, handle: Handle, rank: int = 0) -> int:
+        """Bytes of output that the supervisor has written and nobody has freed."""
+        return sum(path.stat().st_size for path in self.private(handle, rank).glob("*.spool"))
+
     async def kill_supervisor(self, handle: Handle, rank: int = 0) -> None:
         pid = self.supervisor(handle, rank)
         os.kill(pid, signal.SIGKILL)
@@ -109,6 +114,13 @@ class World:
         for handle in self.handles.values():
             await self.engine.cleanup(handle)
         await self.engine.close()
+
+
+def open_the_way(folder: Path) -> None:
+    """Let every account walk to a folder that pytest has made."""
+    for one in (folder, *folder.parents):
+        if one.is_relative_to(tempfile.gettempdir()) and one != Path(tempfile.gettempdir()):
+            one.chmod(0o711)
 
 
 def dead(pid: int | str) -> bool:

@@ -1,0 +1,1 @@
+"""Runs in the client's words (mapi §2): types, inputs, and the fields that the root schema takes in."""

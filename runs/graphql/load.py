@@ -1,0 +1,64 @@
+"""Fetching runs for an answer: a constant number of queries, however many runs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from uuid import UUID
+
+from django.db.models import Prefetch, QuerySet
+from strawberry.types.nodes import SelectedField, Selection
+
+from runs import queries
+from runs.graphql import shown, types
+from runs.models import Attempt, LifecycleEntry, NodeState, Run, RunEvent
+from teams.graphql import APIInfo
+from teams.queries import Caller
+
+DETAILS = "details"
+DEBUG = "executionsStatusUpdates"
+
+
+def asked(info: APIInfo, *path: str) -> frozenset[str]:
+    """Names of the fields that the request selects at a path below the resolver's own field."""
+    selections: Iterable[Selection] = [s for field in info.selected_fields for s in field.selections]
+    for name in path:
+        selections = [s for field in _fields(selections) if field.name == name for s in field.selections]
+    return frozenset(field.name for field in _fields(selections))
+
+
+def _fields(selections: Iterable[Selection]) -> Iterator[SelectedField]:
+    """The fields themselves, those inside fragments too."""
+    for selection in selections:
+        if isinstance(selection, SelectedField):
+            yield selection
+        else:
+            yield from _fields(selection.selections)
+
+
+def with_all(runs: QuerySet[Run], fields: frozenset[str]) -> QuerySet[Run]:
+    """Runs together with the rows that those of their fields need which are long."""
+    attempts = Attempt.objects.select_related("cluster").order_by("index")
+    if fields & {DETAILS, DEBUG}:
+        attempts = attempts.prefetch_related(
+            Prefetch("lifecycle", queryset=LifecycleEntry.objects.order_by("id")),
+            Prefetch("node_states", queryset=NodeState.objects.order_by("rank")),
+        )
+    runs = runs.select_related("cluster", "creator", "team").prefetch_related(
+        Prefetch("attempts", queryset=attempts)
+    )
+    if DETAILS in fields:
+        runs = runs.select_related("spec").prefetch_related(
+            Prefetch("events", queryset=RunEvent.objects.order_by("at"))
+        )
+    return runs
+
+
+def show(runs: Iterable[Run], fields: frozenset[str]) -> list[types.Run]:
+    """Runs that came `with_all` for the same fields."""
+    return [shown.run(run, details=DETAILS in fields, debug=DEBUG in fields) for run in runs]
+
+
+def show_again(caller: Caller, ids: Sequence[UUID], fields: frozenset[str]) -> list[types.Run]:
+    """Runs as they are now, after a command, in the order of `ids`."""
+    rows = {run.pk: run for run in with_all(queries.visible_to(caller), fields).filter(pk__in=ids)}
+    return show([rows[pk] for pk in ids], fields)

@@ -1,0 +1,183 @@
+"""`getRunLogsV2`: the text of a log, from any offset, as it comes (mapi §1.7)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+from runs import queries
+from runs.graphql.inputs import GetRunLogsInput
+from runs.graphql.types import LogChunk
+from runs.graphql.watch import POLL, find_run, in_any_thread
+from runs.logs import store
+from runs.logs.stream import FRAME
+from runs.logs.stream import follow as frames
+from runs.logs.text import Span, TextCutter, TracebackFinder, tail_offset
+from runs.models import Attempt, LogStream
+from runs.states import Status
+from runs.wake import hub
+from teams.commands import Refused
+from teams.graphql import Long
+from teams.queries import Caller
+
+MAIN = "MAIN"
+ATTEMPT_BITS = 40
+"""`endOffset` = attempt index << 40 | raw offset in that attempt's stream: one number says where to go on,
+also in a log that goes on from attempt to attempt. For the first attempt it is the offset itself; it
+stays below 2**53 for 8,192 attempts, and a stream below its terabyte."""
+_RAW = (1 << ATTEMPT_BITS) - 1
+
+
+async def read(caller: Caller, wanted: GetRunLogsInput) -> AsyncGenerator[LogChunk, None]:
+    """Yield a log in chunks of at most 192 KiB of text, to its end.
+
+    Not following, that is what there is now. Following, it is the end of the stream and of the attempt;
+    without an attempt index a run that is retried is followed into its next attempt, so that the log does
+    not end before the run does (mapi §7.7). Raises `Refused` for what is not there.
+    """
+    run = await find_run(caller, wanted.name)
+    resumed = bool(wanted.offset)
+    index, offset = wanted.attempt_index, (wanted.offset or 0) & _RAW
+    if index is None and wanted.offset:
+        index = wanted.offset >> ATTEMPT_BITS
+
+    def goes_on(here: _Place) -> bool:
+        return bool(wanted.follow) and here.retried and wanted.attempt_index is None
+
+    # Subscribed before the first look: what happens in between rings.
+    async with hub().subscribe(f"run:{run.pk}") as mailbox:
+        here = await _look(run.pk, index, wanted)
+        while True:
+            while here.stream is None and wanted.follow and not here.ended:
+                await mailbox.wait(POLL)
+                here = await _look(run.pk, here.index, wanted)
+            if here.stream is not None:
+                async with aclosing(_text(here.stream, offset, wanted, resumed=resumed)) as pieces:
+                    async for text, end in pieces:
+                        yield _chunk(here.index, text, end)
+            elif not goes_on(here):
+                raise Refused(here.why_nothing, code=404, field="name")
+            while wanted.follow and not here.ended:
+                await mailbox.wait(POLL)
+                here = await _look(run.pk, here.index, wanted)
+            if not goes_on(here):
+                return
+            here = await _look(run.pk, here.index + 1, wanted)
+            offset, resumed = 0, True
+
+
+def _chunk(attempt: int, text: str, end: int) -> LogChunk:
+    return LogChunk(
+        chunk=base64.b64encode(text.encode()).decode(), end_offset=Long(attempt << ATTEMPT_BITS | end)
+    )
+
+
+# -- which log --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An attempt, and the stream of it that is wanted; None as long as it has none."""
+
+    index: int
+    stream: LogStream | None
+    ended: bool
+    retried: bool
+    """There is a later attempt."""
+    why_nothing: str
+
+
+@in_any_thread
+def _look(run_id: UUID, index: int | None, wanted: GetRunLogsInput) -> _Place:
+    attempts = Attempt.objects.filter(run=run_id).order_by("-index")
+    attempt = attempts.first() if index is None else attempts.filter(index=index).first()
+    # Read after the attempt: if that has failed, the retry that was made with it is seen too.
+    latest = attempts.values_list("index", flat=True)[0]
+    if attempt is None:
+        there = "0 only" if latest == 0 else f"0 to {latest}"
+        raise Refused(f"Run {wanted.name} has no resumption {index}: there is {there}.", code=404)
+    status = Status(attempt.status)
+    why = f"Run {wanted.name} has no log yet: it is {status}."
+    if status.terminal:
+        why = (
+            f"Run {wanted.name} has no log: it {status.lower()} before it started. {attempt.message}".strip()
+        )
+    return _Place(attempt.index, _choose(attempt, wanted), status.terminal, latest > attempt.index, why)
+
+
+def _choose(attempt: Attempt, wanted: GetRunLogsInput) -> LogStream | None:
+    """Raises `Refused`, naming what there is, once there is something."""
+    streams = {(stream.rank, stream.name): stream for stream in queries.streams_of(attempt)}
+    if not streams:
+        return None
+    ranks = sorted({rank for rank, _ in streams})
+    rank, local = wanted.node_rank, wanted.local_gpu_rank
+    if wanted.global_gpu_rank is not None:
+        rank, local = divmod(wanted.global_gpu_rank, max(1, attempt.gpus // attempt.nodes))
+    if rank is None and wanted.failed:
+        rank = queries.first_failed_rank(attempt)
+    if rank is None:
+        rank = ranks[0]
+    if rank not in ranks:
+        there = "0 only" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        raise Refused(f"Run {wanted.name} has no node rank {rank}: there is {there}.", code=404)
+    # The first GPU's process writes to the rank's own output; others do only where a file is set up (mapi §4.7).
+    name = f"gpu-{local}" if local else (wanted.container_name or MAIN).upper()
+    if (rank, name) not in streams:
+        there = ", ".join(sorted(name for of_rank, name in streams if of_rank == rank))
+        raise Refused(f"Rank {rank} of run {wanted.name} has no log {name}: there is {there}.", code=404)
+    return streams[rank, name]
+
+
+# -- its text ---------------------------------------------------------------------------------------
+
+
+async def _text(
+    stream: LogStream, offset: int, wanted: GetRunLogsInput, *, resumed: bool
+) -> AsyncGenerator[tuple[str, int], None]:
+    """(text, raw offset after it). `tail` and `exceptionOnly` say where to begin, and the latter where to end."""
+    follow = bool(wanted.follow)
+    if wanted.exception_only:
+        span = await _first_traceback(stream, follow=follow)
+        if span is None:
+            raise Refused(
+                f"No Python traceback in the log of rank {stream.rank} of run {wanted.name}.", code=404
+            )
+        cutter = TextCutter(max(offset, span.start))
+        while cutter.offset < span.end:
+            limit = min(FRAME, span.end - cutter.offset)
+            text = cutter.feed(await asyncio.to_thread(_reader(stream), cutter.offset, limit))
+            yield text, cutter.offset
+        return
+    if wanted.tail is not None and not resumed:
+        offset = await asyncio.to_thread(tail_offset, _reader(stream), stream.committed, wanted.tail)
+    cutter = TextCutter(offset)
+    async with aclosing(frames(stream.pk, offset, follow=follow)) as pieces:
+        async for frame in pieces:
+            if text := cutter.feed(frame.data):
+                yield text, cutter.offset
+    if cutter.held and await _is_complete(stream.pk):
+        yield cutter.finish(), cutter.offset
+
+
+def _reader(stream: LogStream) -> Callable[[int, int], bytes]:
+    return partial(store.read, store.location(stream), committed=stream.committed)
+
+
+async def _first_traceback(stream: LogStream, *, follow: bool) -> Span | None:
+    finder = TracebackFinder()
+    async with aclosing(frames(stream.pk, 0, follow=follow)) as pieces:
+        async for frame in pieces:
+            if span := finder.feed(frame.data):
+                return span
+    return finder.finish()
+
+
+@in_any_thread
+def _is_complete(stream_id: UUID) -> bool:
+    return LogStream.objects.filter(pk=stream_id, ended_at__isnull=False).exists()

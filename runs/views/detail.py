@@ -1,0 +1,129 @@
+"""/runs/<name>: one run, and one attempt of it in detail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from clusters.states import sight
+from runs import forms, queries
+from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
+from runs.states import EXPLANATIONS, TERMINAL, Desired, Explanation, Reason, Status, decode_exit_code
+from runs.views.access import chosen, get_run, may_change
+from teams.states import Action
+from teams.views.access import PageRequest, page
+
+TABS = ("logs", "ranks", "events", "config")
+EVENTS = 200
+"""The newest, in one page."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One status that the attempt went through; without `left_at` the one that it is in."""
+
+    status: str
+    entered_at: datetime
+    left_at: datetime | None
+
+    @classmethod
+    def of(cls, entry: LifecycleEntry) -> Step:
+        # A terminal status is a point in time: it lasts for ever, or not at all.
+        return cls(entry.status, entry.entered_at, entry.left_at)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended other than well, for the card on top of its page."""
+
+    reason: str
+    explanation: Explanation | None
+    message: str
+    exit_text: str
+    first_rank: int | None
+
+
+@require_safe
+@page
+def show(request: PageRequest, name: str) -> TemplateResponse:
+    run = get_run(request, name)
+    context = run_context(request, run)
+    if request.htmx.target == "run-live":
+        return TemplateResponse(request, "runs/detail.html#live", context)
+    tab = request.GET.get("tab", "")
+    context |= {
+        "tab": tab if tab in TABS else TABS[0],
+        "yaml": forms.to_yaml(run.spec.submitted),
+        "command": run.spec.command,
+    }
+    return TemplateResponse(request, "runs/detail.html", context)
+
+
+def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
+    """What the parts of the page that change by themselves need."""
+    attempts = list(run.attempts.order_by("index"))
+    attempt = chosen(attempts, request.GET.get("attempt"))
+    now = timezone.now()
+    ranks = list(attempt.node_states.order_by("rank"))
+    streams = list(queries.streams_of(attempt))
+    events = run.events.order_by("-at", "-id")[:EVENTS]
+    is_latest = attempt is attempts[-1]
+    return {
+        "run": run,
+        "attempts": attempts,
+        "attempt": attempt,
+        "is_latest": is_latest,
+        "pinned": "attempt" in request.GET,
+        "live": is_latest and run.status not in TERMINAL,
+        "stopping": run.desired == Desired.STOPPED and run.status not in TERMINAL,
+        "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
+        "position": queries.queue_position(attempt) if attempt.status == Status.QUEUED else None,
+        "steps": [Step.of(entry) for entry in attempt.lifecycle.order_by("entered_at", "id")],
+        "failure": failure_of(attempt, ranks),
+        "ranks": ranks,
+        "streams": [_stream(stream, ranks) for stream in streams],
+        "events": list(events),
+        "sight": sight(run.cluster.seen_at, now),
+        "gpu_time": _gpu_time(attempts, now),
+        "may_change": may_change(request, run),
+        "may_submit": any(request.caller.may(Action.SUBMIT, team) for team in request.caller.team_ids),
+    }
+
+
+def failure_of(attempt: Attempt, ranks: Sequence[NodeState]) -> Failure | None:
+    """None while the attempt lives, and where it ended well."""
+    if not attempt.reason or attempt.status == Status.COMPLETED:
+        return None
+    known = attempt.reason in {reason.value for reason in Reason}
+    explanation = EXPLANATIONS[Reason(attempt.reason)] if known else None
+    exit_code = attempt.exit_code
+    exit_text = decode_exit_code(exit_code) if exit_code else ""
+    return Failure(
+        reason=attempt.reason,
+        explanation=explanation,
+        # The sentence is the card's heading; an exit code that has a meaning is said in full below.
+        message=attempt.message.removeprefix(explanation.sentence if explanation else "").strip(),
+        exit_text="" if exit_text in attempt.message else exit_text,
+        first_rank=queries.first_failed_rank(attempt) if ranks else None,
+    )
+
+
+def _stream(stream: LogStream, ranks: Sequence[NodeState]) -> dict[str, Any]:
+    """What the log pane needs to know of a stream."""
+    rank = next((rank for rank in ranks if rank.rank == stream.rank), None)
+    state = rank.phase if rank else ""
+    if rank and rank.exit_code is not None:
+        state = "done" if rank.exit_code == 0 else ("stopped" if rank.stopped else "failed")
+    return {"row": stream, "state": state or "waiting", "several": stream.name != "MAIN"}
+
+
+def _gpu_time(attempts: Sequence[Attempt], now: datetime) -> timedelta:
+    """(leaving TERMINATING − entering STARTING) × GPUs, over all attempts; a live one counts up to now."""
+    spent = (((a.ended_at or now) - a.started_at) * a.gpus for a in attempts if a.started_at)
+    return sum(spent, timedelta())

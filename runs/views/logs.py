@@ -1,0 +1,84 @@
+"""/runs/<name>/log/<attempt>/<rank>/<stream>: a log's bytes, as a download and piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.views.decorators.http import require_safe
+
+from runs.logs import store
+from runs.views.access import get_stream
+from teams.views.access import PageRequest, page
+
+PIECE = 2**20
+"""Bytes in one answer at the most."""
+FRAME = 2**16
+
+
+@require_safe
+@page
+def read(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """Bytes from `?from=` (negative: counted from the end) up to `?to=`, at most 1 MiB, never past what is stored.
+
+    The headers say where they lie (X-Log-Offset), how far the log reaches (X-Log-Committed) and, once it has
+    ended, why (X-Log-Ended) and its SHA-256.
+    """
+    log = get_stream(request, name, attempt, rank, stream)
+    first = _number(request.GET.get("from"), 0)
+    first = max(0, log.committed + first) if first < 0 else min(first, log.committed)
+    last = min(_number(request.GET.get("to"), log.committed), log.committed, first + PIECE)
+    data = store.read(store.location(log), first, max(0, last - first), log.committed)
+    response = HttpResponse(data, content_type="application/octet-stream")
+    response["X-Content-Type-Options"] = "nosniff"
+    response["Content-Security-Policy"] = "sandbox"
+    response["X-Log-Offset"] = str(first)
+    response["X-Log-Committed"] = str(log.committed)
+    if log.ended_at is not None:
+        response["X-Log-Ended"] = log.end_reason or "complete"
+        response["X-Log-SHA256"] = log.sha256
+    return response
+
+
+@require_safe
+@page
+def marks(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """`{"marks": [[offset, time, "stdout"], …]}` for the bytes from `?from=` up to `?to=`."""
+    log = get_stream(request, name, attempt, rank, stream)
+    first, last = _number(request.GET.get("from"), 0), _number(request.GET.get("to"), log.committed)
+    found = store.marks(store.location(log), max(0, first), min(last, first + PIECE))
+    return JsonResponse({"marks": [[mark.offset, mark.time, mark.source] for mark in found]})
+
+
+@require_safe
+@page
+def raw(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """The whole log as it is stored now, byte for byte, as a file."""
+    log = get_stream(request, name, attempt, rank, stream)
+    response = StreamingHttpResponse(
+        _whole(store.location(log), log.committed), content_type="text/plain; charset=utf-8"
+    )
+    response["Content-Length"] = str(log.committed)
+    part = "" if log.name == "MAIN" else f"-{log.name.lower()}"
+    filename = f"{name}-attempt{attempt}-rank{rank}{part}.log"
+    response["Content-Disposition"] = f'attachment; filename="{filename}"'
+    response["X-Content-Type-Options"] = "nosniff"
+    # Bytes that a run chose: no browser may make a page of them.
+    response["Content-Security-Policy"] = "sandbox"
+    return response
+
+
+async def _whole(where: store.Location, committed: int) -> AsyncIterator[bytes]:
+    offset = 0
+    while offset < committed:
+        data = await asyncio.to_thread(store.read, where, offset, FRAME, committed)
+        yield data
+        offset += len(data)
+
+
+def _number(text: str | None, default: int) -> int:
+    try:
+        return int(text) if text else default
+    except ValueError:
+        return default

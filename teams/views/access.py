@@ -1,0 +1,60 @@
+"""Who is looking at a page. Pages are for people with a session; keys are for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django_htmx.http import HttpResponseClientRedirect, HttpResponseClientRefresh
+from django_htmx.middleware import HtmxDetails
+
+from teams.models import User
+from teams.queries import Caller
+
+P = ParamSpec("P")
+
+
+class PageRequest(HttpRequest):
+    """A request whose session belongs to somebody."""
+
+    user: User
+    htmx: HtmxDetails
+    caller: Caller
+
+
+def page(
+    view: Callable[Concatenate[PageRequest, P], HttpResponseBase],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+    """Turn a view into one that needs a session, and gets it as `request.caller`.
+
+    Without a session people are sent to log in; a part of a page that finds it gone reloads the page instead
+    of showing a log-in form in its corner. What pages show is nobody else's: no cache keeps it.
+    """
+
+    @wraps(view)
+    def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            if request.htmx:  # type: ignore[attr-defined]
+                return HttpResponseClientRefresh()
+            return redirect_to_login(request.get_full_path())
+        request.caller = Caller(request.user)  # type: ignore[attr-defined]
+        response = view(request, *args, **kwargs)  # type: ignore[arg-type]
+        if not response.has_header("Cache-Control"):
+            response["Cache-Control"] = "private, no-store"
+        return response
+
+    return checked
+
+
+class SeeOther(HttpResponseRedirect):
+    """What a POST is answered with: look there, with a GET."""
+
+    status_code = 303
+
+
+def redirect(request: PageRequest, url: str) -> HttpResponse:
+    """Go to another page: a redirect, said in htmx's way where htmx asks."""
+    return HttpResponseClientRedirect(url) if request.htmx else SeeOther(url)

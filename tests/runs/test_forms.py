@@ -1,0 +1,373 @@
+"""What people submit: every rule, in words that say what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runs.commands import Compute
+from runs.forms import parse_run_input, parse_run_yaml, to_yaml
+from runs.states import Priority, RunType
+from teams.commands import Refused
+
+LEAST = {"runName": "hello", "image": "python:3.12", "command": "true"}
+
+
+def problem(**changes: Any) -> str:
+    with pytest.raises(Refused) as refused:
+        parse_run_input({**LEAST, **changes})
+    assert refused.value.code == 400
+    assert refused.value.message.startswith("Bad run request: ")
+    return refused.value.message.removeprefix("Bad run request: ")
+
+
+def test_the_least_that_a_run_needs() -> None:
+    request = parse_run_input(LEAST)
+    assert (request.name, request.image, request.command) == ("hello", "python:3.12", "true")
+    assert request.compute == Compute()
+    assert request.submitted == LEAST
+
+
+def test_all_that_is_missing_is_named_as_the_client_reads_it() -> None:
+    assert problem(runName="", image=None, command="  ") == (
+        "runName is a required field; image is a required field; command is a required field"
+    )
+
+
+@pytest.mark.parametrize("name", ["Hello", "a_b", "-a", "a-", "a.b", "ä", "a b", "a\n", 3])
+def test_a_name_is_a_label(name: Any) -> None:
+    assert problem(runName=name).startswith("runName: ")
+
+
+def test_a_name_leaves_room_for_the_suffix() -> None:
+    parse_run_input({**LEAST, "runName": "a" * 56})
+    for length in range(57, 64):
+        assert problem(runName="a" * length).startswith(
+            f"runName: has {length} characters; at most 56 are allowed"
+        )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "python",
+        "a/b/c:d",
+        "localhost:5000/a_b/c__d-e.f:V1.2",
+        "Registry.example.org/a@sha256:" + "0" * 64,
+        "a:latest@sha256:" + "F" * 64,
+    ],
+)
+def test_images_that_are_names(image: str) -> None:
+    assert parse_run_input({**LEAST, "image": image}).image == image
+
+
+@pytest.mark.parametrize(
+    "image", ["a b", "a:", "/a", "a//b", "team/Upper", "a@sha256:0", "https://a/b", "a" * 501, 3, ["a"]]
+)
+def test_images_that_are_none(image: Any) -> None:
+    assert problem(image=image).startswith("image: ")
+
+
+def test_a_name_nobody_knows_is_named_with_the_nearest() -> None:
+    assert "comand: there is no such field; did you mean command?" in problem(comand="x")
+    assert "compute.gpu: there is no such field; did you mean gpus?" in problem(compute={"gpu": 1})
+    assert "scheduling.prio: there is no such field; did you mean priority?" in problem(
+        scheduling={"prio": 1}
+    )
+    assert "allowed are" in problem(zzzzzz=1)
+
+
+def test_older_members_fill_in_for_compute() -> None:
+    request = parse_run_input({**LEAST, "cluster": "c", "gpuType": "h100", "gpuNum": 4, "cpus": 2})
+    assert request.compute == Compute(cluster="c", gpu_type="h100", gpus=4, cpus=2)
+    assert "contradicts" in problem(cluster="a", compute={"cluster": "b"})
+    assert parse_run_input({**LEAST, "cpus": 0, "compute": {"cpus": 3}}).compute.cpus == 3
+
+
+def test_a_gpu_type_may_be_a_number() -> None:
+    assert parse_run_input({**LEAST, "compute": {"gpuType": 3090}}).compute.gpu_type == "3090"
+
+
+@pytest.mark.parametrize(
+    ("compute", "field"),
+    [
+        ({"nodes": 0}, "compute.nodes"),
+        ({"nodes": True}, "compute.nodes"),
+        ({"gpus": -1}, "compute.gpus"),
+        ({"gpus": "8"}, "compute.gpus"),
+        ({"gpus": 2**31}, "compute.gpus"),
+        ({"cpus": 1.5}, "compute.cpus"),
+        ({"gpus": float("inf")}, "compute.gpus"),
+        ({"cluster": 3}, "compute.cluster"),
+        ({"gpuType": [1]}, "compute.gpuType"),
+        ({"nodeNames": ["a"]}, "compute.nodeNames"),
+        ([], "compute"),
+        ("local", "compute"),
+    ],
+)
+def test_compute_is_checked(compute: Any, field: str) -> None:
+    assert problem(compute=compute).startswith(f"{field}: ")
+
+
+def test_scheduling_is_understood() -> None:
+    scheduling = {
+        "priority": "LOW",
+        "preemptible": True,
+        "maxRetries": 3,
+        "watchdogEnabled": True,
+        "maxDuration": 0.0001,
+        "resumable": True,
+    }
+    request = parse_run_input({**LEAST, "scheduling": scheduling})
+    assert (request.priority, request.preemptible, request.max_retries) == (Priority.LOW, True, 3)
+    assert (request.retry_on_system_failure, request.max_duration_seconds) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    "scheduling",
+    [
+        {"priority": "urgent"},
+        {"maxRetries": -1},
+        {"maxDuration": 0},
+        {"maxDuration": "1h"},
+        {"maxDuration": 1e9},
+        {"preemptible": "yes"},
+        {"maxDuration": True},
+    ],
+)
+def test_scheduling_is_checked(scheduling: dict[str, Any]) -> None:
+    (field,) = scheduling
+    assert problem(scheduling=scheduling).startswith(f"scheduling.{field}: ")
+
+
+def test_values_of_variables_become_text() -> None:
+    given = {"A": "x", "_b": 3, "C9": 1.5, "D": True, "E": None, "F": ""}
+    rows = [{"envKey": key, "envValue": value} for key, value in given.items()]
+    request = parse_run_input({**LEAST, "envVariables": rows})
+    assert request.env == {"A": "x", "_b": "3", "C9": "1.5", "D": "true", "E": "", "F": ""}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"envKey": "A-B"},
+        {"envKey": "9A"},
+        {"envKey": ""},
+        {"envKey": 3},
+        {"envValue": 3},
+        "A=b",
+        {"envKey": "A", "envValue": {}},
+        {"envKey": "A", "envValue": "x" * 2**17},
+        {"envKey": "A", "value": 1},
+        {"envKey": "A\n"},
+    ],
+)
+def test_variables_are_checked(row: Any) -> None:
+    assert problem(envVariables=[row]).startswith("envVariables[0]")
+
+
+def test_what_this_version_does_not_do_is_refused() -> None:
+    for kind in ("git_repo", "pip_packages", "apt_packages", "wandb", "comet_ml", "mlflow"):
+        text = problem(integrations=[{"type": kind, "params": {}}])
+        assert text.startswith(f"integrations: this version of Runyard does not carry out {kind} yet")
+    assert problem(dependentDeployment={"image": "a"}).startswith("dependentDeployment: ")
+    parse_run_input({**LEAST, "integrations": [], "dependentDeployment": {}})
+
+
+def test_metadata_have_limits() -> None:
+    assert problem(metadata={str(i): i for i in range(201)}).startswith("metadata: has 201 keys; at most 200")
+    assert problem(metadata={"k" * 201: 1}).startswith("metadata: the key ")
+    assert problem(metadata={"big": "x" * 100_000}).startswith("metadata.big: is larger than 0.1 MB")
+    assert parse_run_input({**LEAST, "metadata": {"isHeroRun": True}}).run_type is RunType.HERO_RUN
+
+
+def test_a_request_has_limits() -> None:
+    deep: Any = 1
+    for _ in range(21):
+        deep = [deep]
+    assert "more than 20 levels" in problem(parameters={"a": deep})
+    assert "more than 10,000 values" in problem(parameters={"a": [0] * 10_001})
+    assert "at most 1,048,576 are allowed" in problem(parameters={"a": "x" * 2**20})
+    assert "NUL" in problem(parameters={"a": ["b\0"]})
+    assert "surrogate" in problem(metadata={"\ud800": 1})
+    assert "fewer than 131,072" in problem(command="x" * 131_072)
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 3])
+def test_a_run_is_an_object(raw: Any) -> None:
+    with pytest.raises(Refused, match="runInput: must be an object"):
+        parse_run_input(raw)
+
+
+def test_nothing_is_stored_that_breaks_the_clients_reading() -> None:
+    given = {
+        **LEAST,
+        "parentName": None,
+        "compute": None,
+        "envVariables": None,
+        "parameters": None,
+        "cpus": 0,
+    }
+    assert parse_run_input(given).submitted == {**LEAST, "parentName": None, "cpus": 0}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(
+    [
+        "runName",
+        "image",
+        "command",
+        "compute",
+        "scheduling",
+        "envVariables",
+        "metadata",
+        "parameters",
+        "cpus",
+        "gpuNum",
+        "integrations",
+        "x",
+    ]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(KEYS, JSON))
+def test_no_input_is_an_internal_error(changes: dict[str, Any]) -> None:
+    try:
+        request = parse_run_input({**LEAST, **changes})
+    except Refused as refused:
+        assert refused.code == 400
+    else:
+        json.dumps(request.submitted, allow_nan=False).encode()
+
+
+YAML = """\
+name: hello
+image: python:3.12
+compute:
+  cluster: local
+  gpus: 2
+  gpu_type: 3090
+scheduling:
+  max_duration: 1.5
+  retry_on_system_failure: true
+env_variables:
+  NUM: 3
+  SWITCH: off
+parameters:
+  since: 2026-01-02
+  lr: 1.0e-3
+command: |
+  echo a
+  echo b
+"""
+
+
+def test_yaml_is_what_the_client_makes_of_it() -> None:
+    request = parse_run_yaml(YAML)
+    assert request.submitted == {
+        "runName": "hello",
+        "image": "python:3.12",
+        "compute": {"cluster": "local", "gpus": 2, "gpuType": 3090},
+        "scheduling": {"maxDuration": 1.5, "retryOnSystemFailure": True},
+        "envVariables": [{"envKey": "NUM", "envValue": 3}, {"envKey": "SWITCH", "envValue": False}],
+        "parameters": {"since": "2026-01-02", "lr": 0.001},
+        "command": "echo a\necho b",
+    }
+    assert (request.max_duration_seconds, request.compute.gpu_type) == (5400, "3090")
+
+
+def test_yaml_goes_there_and_back() -> None:
+    submitted = dict(parse_run_yaml(YAML).submitted)
+    text = to_yaml(submitted)
+    assert parse_run_yaml(text).submitted == submitted
+    assert "command: |-\n  echo a\n  echo b\n" in text
+    assert "name: hello\n" in text and "gpu_type: 3090" in text and "NUM: 3" in text
+
+
+def test_what_was_not_said_is_not_written() -> None:
+    sent: dict[str, Any] = {
+        **LEAST,
+        "parentName": None,
+        "cpus": 0,
+        "compute": {},
+        "scheduling": {},
+        "integrations": [],
+        "envVariables": [],
+        "parameters": {},
+        "metadata": {},
+        "dependentDeployment": {},
+    }
+    assert yaml.safe_load(to_yaml(sent)) == {"name": "hello", "image": "python:3.12", "command": "true"}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=80).filter(
+        str.strip
+    )
+)
+def test_every_command_goes_there_and_back(command: str) -> None:
+    assert parse_run_yaml(to_yaml({**LEAST, "command": command})).command == command.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("a: [", 1, "cannot be read"),
+        ("name: a\nimage: b\nname: c\n", 3, "'name' twice"),
+        (
+            "name: hello\nimage: python\ncommand: x\ncompute:\n  gpu: 3\n",
+            5,
+            "compute.gpu (line 5): there is no such field",
+        ),
+        (
+            "name: hello\nimage: python\ncommand: x\nscheduling:\n  max_duration: -1\n",
+            5,
+            "scheduling.max_duration (line 5)",
+        ),
+        ("name: Hello\nimage: python\ncommand: x\n", 1, "name (line 1): "),
+        (
+            "name: hello\nimage: python\ncommand: x\nenv_variables:\n  A-B: 1\n",
+            5,
+            "env_variables.A-B (line 5)",
+        ),
+        ("name: hello\ncommand: x\n", None, "image is a required field"),
+        ("just words", None, "must be a mapping"),
+        ("", None, "name is a required field"),
+        ("? [a]\n: b\n", 1, "plain text"),
+        ("a: !!python/object/apply:os.system ['true']\n", 1, "cannot be read"),
+        ("a: &x [1]\nb: [" + "*x, " * 9 + "*x]\n", None, "no such field"),
+        ("[" * 3000, None, ""),
+        ("a: " + "[" * 30 + "]" * 30, 1, "nested more than 20"),
+        (
+            "x: &x ["
+            + ", ".join("1" * 100)
+            + "]\n"
+            + "".join(
+                f"{c}: &{c} [{', '.join(['*' + p] * 10)}]\n" for p, c in [("x", "a"), ("a", "b"), ("b", "c")]
+            ),
+            None,
+            "more than 10,000 values",
+        ),
+        ("x" * (2**20 + 1), None, "longer than"),
+        ("a: &a [*a]", None, ""),
+        ("name: \x07", None, "cannot be read"),
+        ("name: 2026-01-01\nimage: a\ncommand: 3\n", 3, "command (line 3): must be text"),
+    ],
+)
+def test_bad_yaml_names_the_line(text: str, line: int | None, words: str) -> None:
+    with pytest.raises(Refused) as refused:
+        parse_run_yaml(text)
+    assert words in refused.value.message
+    if line is not None:
+        assert getattr(refused.value, "line", None) == line

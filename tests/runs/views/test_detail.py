@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from runs import commands
+from runs.models import NodeState
+from runs.states import Reason, Status
+from tests.runs.views.pages import TO_COMPLETED, TO_FAILED, TO_RUNNING, as_if, browser, htmx
+from tests.world import World, make_run
+
+
+@pytest.mark.parametrize("part", ["", "/clone"])
+def test_what_is_not_yours_is_not_there(world: World, part: str) -> None:
+    run = make_run(world.ada)
+    for who in (world.bob, world.vera):
+        assert browser(who).get(f"/runs/{run.name}{part}").status_code == 200
+    stranger = browser(world.olaf).get(f"/runs/{run.name}{part}")
+    nobody = browser(world.olaf).get(f"/runs/nothing-abc123{part}")
+    assert stranger.status_code == nobody.status_code == 404
+    assert stranger.content.replace(run.name.encode(), b"") == nobody.content.replace(b"nothing-abc123", b"")
+
+
+def test_it_shows_the_lifecycle_of_the_chosen_attempt(world: World) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_FAILED, because=Reason.ERROR, exit_code=3)
+    commands.restart(world.ada, run)
+    ada = browser(world.ada)
+    latest = ada.get(f"/runs/{run.name}").context
+    assert [step.status for step in latest["steps"]] == [Status.PENDING]
+    assert latest["is_latest"]
+    first = ada.get(f"/runs/{run.name}?attempt=0").context
+    assert [step.status for step in first["steps"]] == [Status.PENDING, *TO_FAILED]
+    assert not first["is_latest"]
+    for wrong in ("7", "-1", "x"):
+        assert ada.get(f"/runs/{run.name}?attempt={wrong}").status_code == 404
+
+
+def test_a_failure_says_what_happened_where_and_what_to_do(world: World) -> None:
+    run = make_run(world.ada, nodes=2)
+    attempt = as_if(run, *TO_FAILED, because=Reason.ERROR, exit_code=127, failed_rank=1, message="It broke.")
+    NodeState.objects.filter(attempt=attempt, rank=1).update(exit_code=127, phase="exited", node="n1")
+    page = browser(world.ada).get(f"/runs/{run.name}").content.decode()
+    for words in (
+        "The command ended with an error.",
+        "It broke.",
+        "Rank 1: exit code 127: the command was not found.",
+        "Read the log of the first failed rank",
+        "Log of rank 1",
+        "failed first",
+    ):
+        assert words in page, words
+
+
+@pytest.mark.parametrize(
+    ("who", "actions"),
+    [("ada", {"stop", "delete"}), ("max", {"stop", "delete"}), ("bob", set()), ("vera", set())],
+)
+def test_buttons_are_only_for_those_who_may(world: World, who: str, actions: set[str]) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_RUNNING)
+    page = browser(getattr(world, who)).get(f"/runs/{run.name}").content.decode()
+    shown = {name for name in ("stop", "restart", "delete") if f'data-dialog="dialog-{name}"' in page}
+    assert shown == actions
+    assert ("/clone" in page) == (who != "vera")
+
+
+def test_a_run_that_has_ended_can_be_restarted_and_not_stopped(world: World) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_COMPLETED)
+    page = browser(world.ada).get(f"/runs/{run.name}").content.decode()
+    assert 'data-dialog="dialog-restart"' in page
+    assert 'data-dialog="dialog-stop"' not in page
+
+
+def test_the_part_that_changes_comes_alone_with_ranks_and_events(world: World) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_RUNNING)
+    part = browser(world.ada).get(f"/runs/{run.name}", headers=htmx("run-live")).content.decode()
+    assert "<html" not in part
+    assert 'data-status="RUNNING"' in part
+    assert '<div id="tab-ranks" hx-swap-oob="innerHTML">' in part
+    assert '<div id="tab-events" hx-swap-oob="innerHTML">' in part
+    assert part.count('id="log-streams"') == 1
+    assert 'id="log"' not in part
+
+
+def test_the_configuration_is_shown_as_yaml_and_escaped(world: World) -> None:
+    run = make_run(world.ada, "echo '</pre><script>alert(1)</script>'")
+    page = browser(world.ada).get(f"/runs/{run.name}?tab=config").content.decode()
+    assert "name: hello" in page
+    assert "<script>alert" not in page
+
+
+def test_the_queue_position_is_shown(world: World) -> None:
+    first, second = make_run(world.ada), make_run(world.ada)
+    as_if(first, Status.QUEUED)
+    as_if(second, Status.QUEUED)
+    assert "Next in the queue" in browser(world.ada).get(f"/runs/{first.name}").content.decode()
+    assert "1 before it in the queue" in browser(world.ada).get(f"/runs/{second.name}").content.decode()
+
+
+def test_a_cluster_that_cannot_be_seen_is_not_taken_for_a_dead_run(world: World) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_RUNNING)
+    type(world.cluster).objects.update(seen_at=None)
+    page = browser(world.ada).get(f"/runs/{run.name}").content.decode()
+    assert "cannot be seen" in page
+    assert 'data-status="RUNNING"' in page
