@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,6 @@ def drive(run: Run, to: str | None = None, within: float = 20.0) -> Attempt:
 def statuses(attempt: Attempt) -> list[str]:
     """The statuses that an attempt went through, in order; checks that they join without gap."""
     rows = list(attempt.lifecycle.order_by("id"))
-    for earlier, later in zip(rows, rows[1:], strict=False):
+    for earlier, later in pairwise(rows):
         assert earlier.left_at == later.entered_at
     return [row.status for row in rows]

@@ -20,7 +20,9 @@ def test_it_counts_what_is_held_and_shows_the_queue_in_order(world: World) -> No
     as_if(running, *TO_RUNNING)
     for run, order in ((low, 2), (high, 0)):
         attempt = as_if(run, Status.QUEUED)
-        type(attempt).objects.filter(pk=attempt.pk).update(priority_order=order, queue_reason="waits its turn")
+        type(attempt).objects.filter(pk=attempt.pk).update(
+            priority_order=order, queue_reason="waits its turn"
+        )
     context = browser(world.bob).get("/clusters/local").context
     meters = {meter.name: (meter.used, meter.total) for meter in context["overview"].meters}
     assert meters["Node slots"] == (3, 8)

@@ -89,7 +89,9 @@ def test_how_many_queries_it_takes_does_not_depend_on_how_many_runs_there_are(wo
     ada = browser(world.ada)
 
     def queries() -> int:
-        with CaptureQueriesContext(connection, ) as captured:
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
             assert ada.get(LIST).status_code == 200
         return len(captured)
 

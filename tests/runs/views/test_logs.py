@@ -77,5 +77,3 @@ def test_the_end_is_told_with_its_hash(world: World, url: str) -> None:
 def test_marks_are_those_in_force(world: World, url: str) -> None:
     response = browser(world.ada).get(f"{url}/marks?from=5&to=20")
     assert response.json() == {"marks": [[0, 5.0, "stdout"], [10, 6.0, "stderr"]]}
-
-
