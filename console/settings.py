@@ -41,7 +41,8 @@ RUNYARD_HOME = Path(os.environ.get("RUNYARD_HOME") or BASE / "var").resolve()
 HOME = Home(RUNYARD_HOME)
 RUNYARD_PORT = env_int("RUNYARD_PORT", 8000)
 RUNYARD_BIND = os.environ.get("RUNYARD_BIND") or "127.0.0.1"
-RUNYARD_URL = (os.environ.get("RUNYARD_URL") or f"http://{RUNYARD_BIND}:{RUNYARD_PORT}").rstrip("/")
+_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(RUNYARD_BIND, RUNYARD_BIND)
+RUNYARD_URL = (os.environ.get("RUNYARD_URL") or f"http://{_host}:{RUNYARD_PORT}").rstrip("/")
 """The address under which people and runs reach the console: behind a TLS proxy, the proxy's."""
 LOG_ROOT = Path(os.environ.get("RUNYARD_LOG_ROOT") or RUNYARD_HOME / "logs")
 """Segments of run logs. A file system shared by all hosts that run web or collector."""

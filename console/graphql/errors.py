@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
+from django.db import InterfaceError, OperationalError
 from graphql import GraphQLError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
@@ -36,6 +37,8 @@ def _shown(error: GraphQLError | Exception) -> dict[str, Any]:
         case GraphQLError():
             # Syntax, validation, values that do not fit their types: no resolver was called.
             return problem(cause.message or "Not a valid GraphQL request", 400)
+        case OperationalError() | InterfaceError():
+            return away()
         case RecursionError():
             return problem("The request is nested too deeply.", 400)
         case InvalidOperationTypeError():
@@ -45,6 +48,16 @@ def _shown(error: GraphQLError | Exception) -> dict[str, Any]:
         case CannotGetOperationTypeError():
             return problem(cause.as_http_error_reason(), 400)
     return internal(cause)
+
+
+def away() -> dict[str, Any]:
+    """503 makes the client ask again, ten times: right for what changes nothing, and while nothing was done."""
+    return problem("The console's database is away; try again in a moment.", 503)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database is away: nothing is wrong with the request."""
+    return isinstance(cause_of(error), OperationalError | InterfaceError)
 
 
 def cause_of(error: GraphQLError | Exception) -> Exception:

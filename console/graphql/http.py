@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
+from graphql import OperationType as GraphQLOperation
+from graphql import get_operation_ast, parse
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
@@ -40,6 +43,8 @@ def graphql(request: HttpRequest) -> HttpResponse:
         caller = authenticate(request.headers.get("Authorization"))
     except Refused as refused:
         return _failed(refused.code, refused.message)
+    except (OperationalError, InterfaceError):
+        return JsonResponse({"errors": [errors.away()]}, status=503)
     try:
         result = schema.execute_sync(
             query,
@@ -51,9 +56,19 @@ def graphql(request: HttpRequest) -> HttpResponse:
     except (CannotGetOperationTypeError, InvalidOperationTypeError) as wrong:
         return JsonResponse({"errors": errors.shown([wrong])})
     if result.errors:
+        if any(map(errors.is_away, result.errors)) and _changes(query, name):
+            # Never 503: the client would send it again, and nobody knows whether it was done.
+            return _failed(
+                500, "The database went away meanwhile. Look whether it was done before you repeat it."
+            )
         # No partial results: the client would not look at them.
         return JsonResponse({"data": None, "errors": errors.shown(result.errors)})
     return JsonResponse({"data": result.data})
+
+
+def _changes(query: str, name: str | None) -> bool:
+    operation = get_operation_ast(parse(query), name)
+    return operation is not None and operation.operation is GraphQLOperation.MUTATION
 
 
 def _failed(code: int, message: str, **headers: str) -> JsonResponse:
@@ -63,8 +78,9 @@ def _failed(code: int, message: str, **headers: str) -> JsonResponse:
 def _read(request: HttpRequest) -> tuple[str, dict[str, Any], str | None]:
     """The query, its variables, and the name of the operation. Raises `Refused`."""
     too_long = Refused(f"The request is longer than {MOST_BYTES:,} bytes.", code=413)
-    if int(request.headers.get("Content-Length") or 0) > MOST_BYTES:
-        raise too_long
+    length = request.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > MOST_BYTES:
+        raise too_long  # before it is read
     try:
         body = request.body
         if len(body) > MOST_BYTES:

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError
 
 from console.graphql import errors
 from console.graphql.access import authenticate, is_foreign
@@ -196,9 +196,7 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._fail(number, problem)
 
     async def _fail(self, number: str, *problems: Exception) -> None:
-        if any(
-            isinstance(errors.cause_of(problem), OperationalError | InterfaceError) for problem in problems
-        ):
+        if any(map(errors.is_away, problems)):
             # The client comes back by itself after a lost connection, and goes on where it was; after an
             # error it gives up.
             log.warning("socket closed: the database is away")

@@ -101,10 +101,11 @@ def free_of(offer: Pool, held: Iterable[Allocation], cpus_held: int) -> Free:
     )
 
 
-def place(cluster_id: UUID) -> list[UUID]:
+def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
     """Start what fits: QUEUED → STARTING with its allocations, in one transaction. Returns their runs.
 
-    One pass at a time for each cluster: its row is locked, for some milliseconds.
+    One pass at a time for each cluster: its row is locked, for some milliseconds. The loop is rung for
+    every run that was placed, but for the one that the caller has `in_hand`.
     """
     with transaction.atomic():
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
@@ -125,7 +126,8 @@ def place(cluster_id: UUID) -> list[UUID]:
             except lifecycle.Stale:
                 continue  # stopped meanwhile; what it would have held is free again at the next pass
             started.append(attempt.run_id)
-            wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
+            if attempt.run_id != in_hand:
+                wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
         _explain(by_id, decided.waiting)
         return started
 

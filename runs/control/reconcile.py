@@ -5,12 +5,14 @@ Every step may die; the next pass repeats it safely. No transaction is open whil
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -49,16 +51,18 @@ def reconcile_attempt(attempt_id: UUID) -> None:
     token = claim.claim(attempt_id)
     if token is None:
         return
+    renew_at = time.monotonic() + settings.RUNYARD_LEASE_SECONDS / 3
     for _ in range(MOST_STEPS):
+        if time.monotonic() > renew_at:
+            claim.renew(attempt_id, token)
+            renew_at = time.monotonic() + settings.RUNYARD_LEASE_SECONDS / 3
         attempt = load(attempt_id)
+        if attempt.lease_token != token:
+            return
         try:
             if _step(attempt, token):
-                if not claim.renew(attempt_id, token):
-                    return
                 continue
         except Stale:
-            if not claim.renew(attempt_id, token):
-                return
             continue
         except EngineUnavailable as problem:
             log.warning("engine unavailable", attempt=str(attempt_id), problem=str(problem))
@@ -130,8 +134,9 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
         case decide.Nothing():
             return False
         case decide.Enqueue():
-            lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token)
-            place(attempt.cluster_id)
+            with transaction.atomic():
+                lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token)
+                place(attempt.cluster_id, in_hand=attempt.run_id)
         case decide.Launch():
             _launch(attempt, engine, token)
         case decide.MarkRunning(at):

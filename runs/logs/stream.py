@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from channels.db import database_sync_to_async
@@ -15,6 +15,9 @@ from runs.models import LogStream
 from runs.states import Status
 from runs.wake import Mailbox, hub
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 FRAME = 64 * 2**10
 POLL = 2.0
 """Seconds after which a reader looks by itself: what a lost hint costs at the most."""
@@ -22,8 +25,10 @@ SEAL_WITHIN = 10.0
 """How long a reader that does not follow waits for the last bytes of an attempt that has just ended."""
 
 
-_in_any_thread = partial(database_sync_to_async, thread_sensitive=False)
-"""Readers must not queue up behind each other in the one thread that is the default."""
+def _in_any_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """Readers must not queue up behind each other in the one thread that is Channels' default."""
+    reading: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False)
+    return reading
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,6 @@ def _stream(stream_id: UUID) -> LogStream:
 
 @_in_any_thread
 def _reach(stream_id: UUID) -> _Reach:
-    committed, ended_at, status = LogStream.objects.values_list(
-        "committed", "ended_at", "attempt__status"
-    ).get(pk=stream_id)
-    return _Reach(committed, sealed=ended_at is not None, terminal=Status(status).terminal)
+    stream = LogStream.objects.select_related("attempt").get(pk=stream_id)
+    terminal = Status(stream.attempt.status).terminal
+    return _Reach(stream.committed, sealed=stream.ended_at is not None, terminal=terminal)

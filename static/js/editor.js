@@ -21,8 +21,8 @@ if (window.ace) {
     fontSize: 14,
     highlightActiveLine: true,
     enableKeyboardAccessibility: true,
+    textInputAriaLabel: "Configuration of the run, in YAML",
   });
-  editor.textInput.getElement().setAttribute("aria-label", "Configuration of the run, in YAML");
   const theme = () => editor.setTheme(
     document.documentElement.dataset.bsTheme === "dark" ? "ace/theme/github_dark" : "ace/theme/github_light_default",
   );

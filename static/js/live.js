@@ -6,6 +6,12 @@ export function socketUrl(path) {
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
 }
 
+/** Close a socket without the complaint that browsers write for one that is not open yet. */
+export function closeQuietly(socket) {
+  if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
+  else socket.close(1000);
+}
+
 /** Waits 0.5 s, 1 s, … 15 s between tries, with some chance in it: not everybody at once. */
 export function backoff(tries) {
   return Math.min(15_000, 500 * 2 ** Math.min(tries, 5)) * (0.75 + Math.random() / 2);
@@ -58,7 +64,7 @@ export function watchChanges({ run = null, changed, state = () => {} }) {
   connect();
   setInterval(() => connected || document.hidden || changed({}), 10_000);
   document.addEventListener("visibilitychange", () => document.hidden || changed({}));
-  addEventListener("pagehide", () => { ended = true; socket.close(1000); });
+  addEventListener("pagehide", () => { ended = true; closeQuietly(socket); });
   // A page that comes back from the browser's cache has no socket any more.
   addEventListener("pageshow", (event) => event.persisted && location.reload());
 }

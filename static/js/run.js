@@ -7,7 +7,8 @@ const pane = new LogPane(document.getElementById("log"), () => document.getEleme
 
 const look = throttled(async () => {
   if (document.hidden) return;
-  await htmx.trigger(live(), "refresh");
+  // From the body: an element that another answer has replaced meanwhile could not take this one.
+  await htmx.ajax("GET", live().dataset.url, { source: document.body, target: "#run-live", swap: "outerHTML" });
 }, 300);
 
 watchChanges({ run: live().dataset.run, state: showState, changed: look });

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-import httpx
 import pytest
 
 from tests.client.real import Client
 from tests.stack import Stack
+from tests.whole.browser import logged_in
 
 WRITES = (
     'for i in $(seq 120); do echo "$RUN_NAME rank $NODE_RANK line $i of 120"; sleep 0.05; done; '
@@ -39,16 +39,12 @@ def test_a_killed_service_comes_back_and_its_runs_never_notice(
         assert "Completed" in described
 
 
-def test_the_parent_killed_leaves_everything_running_and_the_next_start_takes_over(
-    stack: Stack, client: Client
-) -> None:
+def test_the_parent_killed_comes_back_and_takes_over_what_runs(stack: Stack, client: Client) -> None:
     name = client.submit(WRITES)
     client.wait(name, "RUNNING")
     database = stack.pid("postgres")
-    stack.kill("parent")
-    if stack.process is not None:
-        stack.process.wait()
-    stack.start()
+    killed = stack.kill("parent")
+    stack.wait_back("parent", killed)
     assert stack.pid("postgres") == database
     assert client.wait(name) == "COMPLETED"
     assert client.logs(name).splitlines()[:-1] == expected(name, 0)
@@ -58,18 +54,7 @@ def test_what_is_stored_is_what_was_written_by_its_hash(stack: Stack, client: Cl
     command = "head -c 3000000 /dev/urandom | tee data; sha256sum < data | cut -d' ' -f1 > hash; cat hash >&2"
     name = client.submit(f"{command}; sleep 0.2")
     assert client.wait(name) == "COMPLETED"
-    login, password = stack.login
-    with httpx.Client(base_url=stack.url, follow_redirects=True) as browser:
-        browser.get("/accounts/login/")
-        browser.post(
-            "/accounts/login/",
-            data={"login": login, "password": password, "csrfmiddlewaretoken": csrf(browser)},
-            headers={"Referer": stack.url},
-        )
+    with logged_in(stack) as browser:
         body = browser.get(f"/runs/{name}/log/0/0/MAIN/raw").content
     data, said = body[:3000000], body[3000000:].decode().strip()
     assert hashlib.sha256(data).hexdigest() == said
-
-
-def csrf(browser: httpx.Client) -> str:
-    return next(value for key, value in browser.cookies.items() if "csrf" in key)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_UIDS = "61184-65519"
-"""What systemd reserves for accounts made on the fly (DynamicUser): no person and no package has them."""
+DEFAULT_UIDS = "70000-99999"
+"""Above all accounts of people, packages and systemd's dynamic users (61184–65519), below the first range
+that `useradd` hands to user namespaces (100000)."""
+NARROW_UIDS = "61184-65519"
+"""In a container that maps 65536 accounts only, where systemd makes no dynamic users."""
 DEFAULT_SPOOL_LIMIT = 256 << 20
 
 
@@ -56,7 +59,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         gpus=None if config.get("gpus") is None else _whole(config, "gpus", 0, least=0),
         gpu_type=None if config.get("gpu_type") is None else _text(config, "gpu_type"),
         path=_path(_text(config, "path", DEFAULT_PATH)),
-        rank_uids=_uids(_text(config, "rank_uids", DEFAULT_UIDS)),
+        rank_uids=_uids(_text(config, "rank_uids", _default_uids())),
         spool_limit=_whole(config, "spool_limit", DEFAULT_SPOOL_LIMIT, least=1 << 16),
     )
 
@@ -81,6 +84,16 @@ def _path(value: str) -> str:
     if not all(part.startswith("/") for part in value.split(":")):
         raise ValueError(f"path: must be absolute folders joined by ':', not {value!r}")
     return value
+
+
+def _default_uids() -> str:
+    """The range of accounts that this user namespace has."""
+    last = int(DEFAULT_UIDS.partition("-")[2])
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first_here, _, count = (int(word) for word in line.split())
+        if first_here <= last < first_here + count:
+            return DEFAULT_UIDS
+    return NARROW_UIDS
 
 
 def _uids(value: str) -> range:

@@ -36,8 +36,11 @@ class Command(BaseCommand):
                 made = create_admin()
         cluster = local_cluster()
         look_at(cluster)
-        if made:
-            write_client_env(settings.RUNYARD_HOME / "client.env", made["api_key"])
+        # Written anew at every start: the console's address may have changed since.
+        path = settings.RUNYARD_HOME / "client.env"
+        key = made.get("api_key") or key_in(path)
+        if key:
+            write_client_env(path, key)
         self.stdout.write(json.dumps(made))
 
 
@@ -75,6 +78,16 @@ def client_lines(key: str) -> dict[str, str]:
         "MOSAICML_MINT_ENDPOINT": f"{socket_scheme}://{url.netloc}{url.path}/v1/shell",
         "MCLI_DISABLE_UPGRADE_CHECK": "true",
     }
+
+
+def key_in(path: Path) -> str:
+    """The key that the first start wrote; empty if somebody has removed the file or the line."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return ""
+    prefix = "export MOSAICML_API_KEY="
+    return next((line.removeprefix(prefix) for line in lines if line.startswith(prefix)), "")
 
 
 def write_client_env(path: Path, key: str) -> None:

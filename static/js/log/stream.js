@@ -1,5 +1,5 @@
 // The bytes of one log stream, in order, each once: by websocket, by polling where sockets do not get through.
-import { backoff, socketUrl } from "../live.js";
+import { backoff, closeQuietly, socketUrl } from "../live.js";
 
 const POLL = 2000;
 const SOCKET_AGAIN = 30_000;
@@ -24,7 +24,7 @@ export class LogStream {
   close() {
     this.closed = true;
     clearTimeout(this.timer);
-    this.socket?.close(1000);
+    if (this.socket) closeQuietly(this.socket);
   }
 
   emit(name, ...values) {

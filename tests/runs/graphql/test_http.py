@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -151,6 +151,23 @@ def test_internal_errors_are_masked(ada: API, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Failed, match=r"^500: Internal error [0-9a-f]{8}") as failed:
         ada.runs()
     assert "hunter2" not in failed.value.message
+
+
+def test_while_the_database_is_away_only_what_changes_nothing_is_to_be_repeated(
+    ada: API, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    run = make_run(world.ada)
+    monkeypatch.setattr(queries, "visible_to", away)
+    with pytest.raises(Failed, match="503: The console's database is away"):
+        ada.runs()
+    with pytest.raises(Failed, match="500: The database went away meanwhile"):
+        ada.change("stopRuns", run.name)
+    monkeypatch.setattr("console.graphql.http.authenticate", away)
+    with pytest.raises(Failed, match="503: "):
+        ada.change("stopRuns", run.name)
 
 
 def test_nan_and_infinity_are_kept_as_words(ada: API) -> None:

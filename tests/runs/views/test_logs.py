@@ -38,7 +38,7 @@ def test_logs_of_others_are_not_there(world: World, url: str, part: str) -> None
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators")
 def test_the_download_is_every_byte_and_nothing_that_a_browser_would_run(world: World, url: str) -> None:
     response = browser(world.ada).get(f"{url}/raw")
-    assert b"".join(response.streaming_content) == BYTES
+    assert b"".join(response) == BYTES
     assert response.headers["Content-Length"] == str(len(BYTES))
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
