@@ -192,7 +192,9 @@ class Stack:
     def login(self) -> tuple[str, str]:
         """The first admin's login and password, as printed by the first start."""
         words = {
-            line.split()[0]: line.split() for line in self.output.read_text().splitlines() if line.split()
+            line.split()[0]: line.split()
+            for line in reversed(self.output.read_text().splitlines())  # the first start's words count
+            if line.split()
         }
         return words["Log"][3], words["Password"][1]
 

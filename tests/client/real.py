@@ -96,7 +96,7 @@ class Client:
             f"import mcli; mcli.wait_for_run_status({name!r}, {status!r}, timeout={timeout});"
             f"print('IS', mcli.get_run({name!r}).status.name)"
         )
-        return self.python(code, timeout=timeout + 30).split("IS ")[1].strip()
+        return self.python(code, timeout=timeout + 30).split("IS ")[1].split()[0]
 
     def logs(self, name: str, rank: int = 0) -> str:
         code = (

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import httpx
 
 from tests.stack import Stack
 
 
-def logged_in(stack: Stack) -> httpx.Client:
+@contextmanager
+def logged_in(stack: Stack) -> Iterator[httpx.Client]:
     login, password = stack.login
-    browser = httpx.Client(base_url=stack.url, follow_redirects=True, timeout=30)
+    with httpx.Client(base_url=stack.url, follow_redirects=True, timeout=30) as browser:
+        log_in(browser, stack, login, password)
+        yield browser
+
+
+def log_in(browser: httpx.Client, stack: Stack, login: str, password: str) -> None:
     browser.get("/accounts/login/")
     token = next(value for name, value in browser.cookies.items() if "csrf" in name)
     answer = browser.post(
@@ -17,5 +26,4 @@ def logged_in(stack: Stack) -> httpx.Client:
         data={"login": login, "password": password, "csrfmiddlewaretoken": token},
         headers={"Referer": stack.url},
     )
-    assert answer.url.path == "/runs", answer.url
-    return browser
+    assert answer.url.path == "/runs", answer.text
