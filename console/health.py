@@ -50,7 +50,9 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus' text format, for whoever sends `Authorization: Bearer <the token in keys/metrics.token>`."""
     expected = f"Bearer {load_or_create_key(settings.RUNYARD_METRICS_TOKEN_FILE)}"
     if not secrets.compare_digest(request.headers.get("Authorization", "").encode(), expected.encode()):
-        text = f"Send 'Authorization: Bearer …' with the token in {settings.RUNYARD_METRICS_TOKEN_FILE.name}.\n"
+        text = (
+            f"Send 'Authorization: Bearer …' with the token in {settings.RUNYARD_METRICS_TOKEN_FILE.name}.\n"
+        )
         return HttpResponse(text, status=401, content_type="text/plain")
     registry = CollectorRegistry()
     registry.register(_Collector())

@@ -200,6 +200,7 @@ AXES_COOLOFF_TIME = 0.25  # hours
 # By address *and* name: nobody can lock somebody else out from elsewhere.
 AXES_LOCKOUT_PARAMETERS = [["ip_address", "username"]]
 AXES_USERNAME_FORM_FIELD = "login"
+AXES_LOCKOUT_TEMPLATE = "account/lockout.html"
 AXES_VERBOSE = False
 AXES_ENABLE_ADMIN = False
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
@@ -211,7 +212,7 @@ STATIC_ROOT = RUNYARD_HOME / "static"
 STATICFILES_DIRS = [BASE / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "console.static.Storage"},
 }
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

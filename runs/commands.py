@@ -125,7 +125,6 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
             if "runs_run_name" not in str(clash):
                 raise
             continue  # one in two thousand million suffixes: draw another
-        run.refresh_from_db(fields=["created_at", "updated_at"])
         return run
     raise Refused("No free name was found; submit again.", code=503)
 
@@ -333,7 +332,8 @@ def merge_metadata(caller: Caller, run: Run, metadata: Mapping[str, Any]) -> Non
         merged = {**spec.metadata, **metadata}
         if len(merged) > MOST_METADATA:
             raise Refused(
-                f"metadata: would have {len(merged)} keys; at most {MOST_METADATA} are allowed", field="metadata"
+                f"metadata: would have {len(merged)} keys; at most {MOST_METADATA} are allowed",
+                field="metadata",
             )
         RunSpec.objects.filter(run=run).update(metadata=merged)
         Run.objects.filter(pk=run.pk).update(updated_at=Now())

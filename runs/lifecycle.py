@@ -8,17 +8,18 @@ Nobody else writes `status`, and a test that reads the source makes sure of it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import DateTimeField, Func
 from django.db.models.functions import Now
 
 from runs import wake
 from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, NodeState, Run, RunEvent
-from runs.states import EXPLANATIONS, TRANSITIONS, Desired, Reason, Status
+from runs.states import EXPLANATIONS, TERMINAL, TRANSITIONS, Desired, Reason, Status
 
 
 class IllegalMove(Exception):
@@ -49,8 +50,15 @@ class Outcome:
 COMPLETED = Outcome(Status.COMPLETED, None, exit_code=0)
 
 
+class ClockTimestamp(Func):
+    """The database's wall clock, also within a transaction. Every time in the lifecycle is measured by it."""
+
+    template = "clock_timestamp()"
+    output_field = DateTimeField()
+
+
 def database_now() -> datetime:
-    """The clock that every time in the lifecycle is measured by."""
+    """The same, asked for alone."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         row = cursor.fetchone()
@@ -61,8 +69,9 @@ def database_now() -> datetime:
 def create(run: Run, *, actor: str) -> Attempt:
     """Save a new run (not saved yet) with its first attempt, PENDING. Call inside a transaction."""
     run.status = Status.PENDING
+    run.created_at = run.updated_at = database_now()
     run.save(force_insert=True)
-    return _new_attempt(run, index=0, actor=actor, event="CREATED")
+    return _new_attempt(run, index=0, now=run.created_at, actor=actor, event="CREATED")
 
 
 def create_next_attempt(
@@ -96,6 +105,7 @@ def create_next_attempt(
         return _new_attempt(
             run,
             index=index,
+            now=database_now(),
             actor=actor,
             event="REQUEUED",
             message=message,
@@ -108,13 +118,13 @@ def _new_attempt(
     run: Run,
     *,
     index: int,
+    now: datetime,
     actor: str,
     event: str,
     message: str = "",
     not_before: datetime | None = None,
     retries_used: int = 0,
 ) -> Attempt:
-    now = database_now()
     attempt = Attempt.objects.create(
         run=run,
         index=index,
@@ -171,18 +181,17 @@ def advance(
     """
     path = list(steps)
     _check(Status(attempt.status), path, outcome)
-    with transaction.atomic():
-        now = database_now()
-        entry = LifecycleEntry.objects.get(attempt=attempt, status=attempt.status)
-        current, entered = Status(attempt.status), entry.entered_at
+    with transaction.atomic(savepoint=False):
+        now, entered = _clock_and_entry(attempt)
+        rows = []
         for step in path:
             # The engine's clock may be ahead or behind; time in the lifecycle never runs backwards.
-            at = min(max(step.at or now, entered), max(now, entered))
-            _move(attempt, current, step.status, at, outcome, token, fields)
-            current, entered, fields = step.status, at, {}
+            entered = min(max(step.at or now, entered), max(now, entered))
+            rows.append((step.status, entered))
+        _move(attempt, rows, outcome, token, fields)
         run = attempt.run
-        run.status = current
-        if current.terminal:
+        run.status = attempt.status
+        if run.status in TERMINAL:
             Allocation.objects.filter(attempt=attempt).delete()
             if retry is not None:
                 create_next_attempt(
@@ -193,7 +202,20 @@ def advance(
                     retries_used=retry.retries_used,
                 )
                 return
-        wake.run_changed(run.pk, run.team_id, current)
+        wake.run_changed(run.pk, run.team_id, run.status)
+
+
+def _clock_and_entry(attempt: Attempt) -> tuple[datetime, datetime]:
+    """The database's time, and when the attempt entered the status that it is in. Raises `Stale`."""
+    row = (
+        LifecycleEntry.objects.filter(attempt=attempt, status=attempt.status, left_at=None)
+        .annotate(now=ClockTimestamp())
+        .values_list("now", "entered_at")
+        .first()
+    )
+    if row is None:
+        raise Stale
+    return row
 
 
 def _check(current: Status, path: list[Step], outcome: Outcome | None) -> None:
@@ -209,22 +231,23 @@ def _check(current: Status, path: list[Step], outcome: Outcome | None) -> None:
 
 def _move(
     attempt: Attempt,
-    expected: Status,
-    status: Status,
-    at: datetime,
+    rows: Sequence[tuple[Status, datetime]],
     outcome: Outcome | None,
     token: uuid.UUID | None,
     fields: Mapping[str, Any],
 ) -> None:
+    """Write a path that was checked: the rows of attempt and run once, one lifecycle row for each status."""
+    expected, (status, last) = attempt.status, rows[-1]
     changes: dict[str, Any] = {**fields, "status": status}
-    if status is Status.STARTING:
-        changes["started_at"] = at
-    reason = ""
-    if status.terminal and outcome is not None:
-        reason = outcome.reason or ""
+    of_run: dict[str, Any] = {"status": status, "updated_at": Now()}
+    for entered, at in rows:
+        if entered is Status.STARTING:
+            changes["started_at"] = at
+    if outcome is not None:
+        of_run["ended_at"] = last
         changes |= {
-            "ended_at": at,
-            "reason": reason,
+            "ended_at": last,
+            "reason": outcome.reason or "",
             "message": outcome.message,
             "evidence": dict(outcome.evidence),
             "exit_code": outcome.exit_code,
@@ -235,26 +258,42 @@ def _move(
     if Attempt.objects.filter(pk=attempt.pk, status=expected, **guard).update(**changes) != 1:
         raise Stale
     # The run follows its latest attempt; an older attempt is terminal and never moves.
-    of_run: dict[str, Any] = {"status": status, "updated_at": Now()}
-    if status.terminal:
-        of_run["ended_at"] = at
     if Run.objects.filter(pk=attempt.run_id, status=expected).update(**of_run) != 1:
         raise Stale
-    LifecycleEntry.objects.filter(attempt=attempt, left_at=None).update(left_at=at)
-    LifecycleEntry.objects.create(
-        attempt=attempt, status=status, reason=reason, entered_at=at, left_at=at if status.terminal else None
-    )
-    kind = _EVENTS.get(status)
-    if kind:
-        RunEvent.objects.create(
-            run_id=attempt.run_id,
-            attempt=attempt,
-            type=kind,
-            message=outcome.message if status.terminal and outcome else "",
-            at=at,
-        )
+    _write_entries(attempt, rows, outcome)
     for name, value in changes.items():
         setattr(attempt, name, value)
+
+
+def _write_entries(
+    attempt: Attempt, rows: Sequence[tuple[Status, datetime]], outcome: Outcome | None
+) -> None:
+    LifecycleEntry.objects.filter(attempt=attempt, left_at=None).update(left_at=rows[0][1])
+    ends: list[datetime | None] = [at for _, at in rows[1:]]
+    ends.append(rows[-1][1] if outcome is not None else None)
+    LifecycleEntry.objects.bulk_create(
+        LifecycleEntry(
+            attempt=attempt,
+            status=status,
+            reason=(outcome.reason or "") if outcome is not None and status.terminal else "",
+            entered_at=at,
+            left_at=left_at,
+        )
+        for (status, at), left_at in zip(rows, ends, strict=True)
+    )
+    events = [
+        RunEvent(
+            run_id=attempt.run_id,
+            attempt=attempt,
+            type=_EVENTS[status],
+            message=outcome.message if outcome is not None and status.terminal else "",
+            at=at,
+        )
+        for status, at in rows
+        if status in _EVENTS
+    ]
+    if events:
+        RunEvent.objects.bulk_create(events)
 
 
 _EVENTS: Mapping[Status, str] = {

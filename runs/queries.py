@@ -191,8 +191,10 @@ class Usage:
 
 
 def usage(cluster_id: UUID) -> Usage:
-    held = holding(cluster_id).order_by().aggregate(
-        runs=Count("pk"), slots=Sum("nodes"), gpus=Sum("gpus"), cpus=Sum("cpus")
+    held = (
+        holding(cluster_id)
+        .order_by()
+        .aggregate(runs=Count("pk"), slots=Sum("nodes"), gpus=Sum("gpus"), cpus=Sum("cpus"))
     )
     return Usage(**{name: value or 0 for name, value in held.items()})
 

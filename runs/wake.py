@@ -112,7 +112,10 @@ class Hub:
         return len({mailbox for mailboxes in self._waiting.values() for mailbox in mailboxes})
 
     async def _listen(self) -> None:
-        while True:
+        me = asyncio.current_task()
+        assert me is not None
+        # redis-py may swallow a cancellation (it makes a time-out of it), so it is asked for as well.
+        while not me.cancelling():
             with suppress(*_AWAY):
                 async with (
                     redis.asyncio.Redis.from_url(
@@ -121,8 +124,8 @@ class Hub:
                     client.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
                     await pubsub.subscribe(CHANNEL)
-                    while True:
-                        message = await pubsub.get_message(timeout=None)
+                    while not me.cancelling():
+                        message = await pubsub.get_message(timeout=1.0)
                         if message is not None:
                             self._deliver(json.loads(message["data"]))
             await asyncio.sleep(0.5)

@@ -264,9 +264,7 @@ class Engine(ABC):
         return None
 
 
-def rank_environment(
-    spec: LaunchSpec, rank: int, *, master_addr: str, master_port: int
-) -> dict[str, str]:
+def rank_environment(spec: LaunchSpec, rank: int, *, master_addr: str, master_port: int) -> dict[str, str]:
     """The variables that differ between ranks or places, by mapi §4.7.
 
     WORLD_SIZE counts GPUs over all nodes; without GPUs it counts nodes, one process each.

@@ -118,6 +118,11 @@ class CleanUp(Action):
     """Remove what the engine still holds of an ended attempt."""
 
 
+def must_look(it: Situation) -> bool:
+    """Whether the engine has to be asked before anything can be decided."""
+    return it.status in HOLDING and (it.launched or it.desired is Desired.STOPPED)
+
+
 def decide(now: datetime, it: Situation, seen: Observation | None) -> Action:
     """The next step. `seen` is None where nothing was asked of the engine (before STARTING, after the end)."""
     if it.status.terminal:
@@ -126,15 +131,15 @@ def decide(now: datetime, it: Situation, seen: Observation | None) -> Action:
     if it.status in WAITING:
         return _waiting(now, it)
     assert it.status in HOLDING
+    if not it.launched and it.desired is Desired.RUNNING:
+        # Also where a reply was lost: launching again finds what is there under our key.
+        return Launch()
     if seen is None:
         return Nothing()
     if seen.gone:
         return _gone(it)
     if len(seen.ranks) >= it.nodes and all(rank.phase is Phase.EXITED for rank in seen.ranks):
         return _finish(it, judge(it, seen.ranks))
-    if not it.launched and it.desired is Desired.RUNNING:
-        # Something is there under our key, but its reply was lost: launching again finds it.
-        return Launch()
     if it.desired is Desired.STOPPED:
         return _stop(it, it.stop_grace)
     if any(_failed(rank) for rank in seen.ranks):
@@ -158,8 +163,6 @@ def _waiting(now: datetime, it: Situation) -> Action:
 def _gone(it: Situation) -> Action:
     if it.desired is Desired.STOPPED:
         return Finish(Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
-    if not it.launched:
-        return Launch()
     return _finish(
         it, Ending(Reason.ENGINE_ERROR, "The engine holds no trace of this attempt; its outcome is unknown.")
     )

@@ -18,7 +18,7 @@ from clusters.queries import Pool, pool
 from runs import lifecycle, queries, wake
 from runs.commands import RECONCILE
 from runs.lifecycle import Step
-from runs.models import Allocation, Attempt, NodeState
+from runs.models import Allocation, Attempt
 from runs.states import Desired, Status
 
 LOOK_AHEAD = 500
@@ -107,7 +107,7 @@ def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
     One pass at a time for each cluster: its row is locked, for some milliseconds. The loop is rung for
     every run that was placed, but for the one that the caller has `in_hand`.
     """
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
         waiting = list(queries.queue(cluster_id).filter(run__desired=Desired.RUNNING)[:LOOK_AHEAD])
         if not waiting:
@@ -122,7 +122,7 @@ def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
             attempt = by_id[attempt_id]
             try:
                 with transaction.atomic():
-                    _start(attempt, placements, offer)
+                    _start(attempt, placements)
             except lifecycle.Stale:
                 continue  # stopped meanwhile; what it would have held is free again at the next pass
             started.append(attempt.run_id)
@@ -132,10 +132,9 @@ def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
         return started
 
 
-def _start(attempt: Attempt, placements: list[Placement], offer: Pool) -> None:
+def _start(attempt: Attempt, placements: list[Placement]) -> None:
     lifecycle.advance(attempt, [Step(Status.STARTING)], queue_reason="")
-    hosts = offer.instances[0].nodes if offer.instances else ()
-    rows, states = [], []
+    rows = []
     for placement in placements:
         slots = [(Allocation.Kind.SLOT, placement.slot)]
         for kind, index in [*slots, *((Allocation.Kind.GPU, gpu) for gpu in placement.gpus)]:
@@ -148,10 +147,7 @@ def _start(attempt: Attempt, placements: list[Placement], offer: Pool) -> None:
                     index=index,
                 )
             )
-        node = hosts[placement.slot % len(hosts)] if hosts else ""
-        states.append(NodeState(attempt=attempt, rank=placement.rank, node=node))
     Allocation.objects.bulk_create(rows)
-    NodeState.objects.bulk_create(states, ignore_conflicts=True)
 
 
 def _explain(attempts: dict[UUID, Attempt], waiting: dict[UUID, str]) -> None:

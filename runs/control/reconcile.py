@@ -5,6 +5,7 @@ Every step may die; the next pass repeats it safely. No transaction is open whil
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from runs.control.place import place
 from runs.control.spec import launch_spec
 from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
 from runs.models import Attempt, LogStream, NodeState
-from runs.states import EXPLANATIONS, HOLDING, Category, Desired, Reason, Status
+from runs.states import EXPLANATIONS, Category, Desired, Reason, Status
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +41,37 @@ MOST_STEPS = 20
 """A pass ends after so many steps, whatever is left to do: a bug must not hold a worker."""
 
 
+_hands = threading.Lock()
+_in_hand: dict[UUID, bool] = {}
+"""Runs that a thread of this process looks at now → whether a bell rang meanwhile."""
+
+
 def reconcile(run_id: UUID) -> None:
-    """Bring every attempt of a run that is not finished and cleaned up as far as it goes now."""
-    unfinished = Attempt.objects.filter(run=run_id, cleaned_at=None).order_by("-index")
-    for attempt_id in list(unfinished.values_list("pk", flat=True)):
-        reconcile_attempt(attempt_id)
+    """Bring every attempt of a run that is not finished and cleaned up as far as it goes now.
+
+    Of several bells that ring at once in one process only the first costs anything.
+    """
+    with _hands:
+        if run_id in _in_hand:
+            _in_hand[run_id] = True
+            return
+        _in_hand[run_id] = False
+    again = True
+    try:
+        while again:
+            unfinished = Attempt.objects.filter(run=run_id, cleaned_at=None).order_by("-index")
+            for attempt_id in list(unfinished.values_list("pk", flat=True)):
+                reconcile_attempt(attempt_id)
+            with _hands:
+                again = _in_hand[run_id]
+                if again:
+                    _in_hand[run_id] = False
+                else:
+                    del _in_hand[run_id]
+    except BaseException:
+        with _hands:
+            _in_hand.pop(run_id, None)
+        raise
 
 
 def reconcile_attempt(attempt_id: UUID) -> None:
@@ -56,11 +83,11 @@ def reconcile_attempt(attempt_id: UUID) -> None:
         if time.monotonic() > renew_at:
             claim.renew(attempt_id, token)
             renew_at = time.monotonic() + settings.RUNYARD_LEASE_SECONDS / 3
-        attempt = load(attempt_id)
+        attempt, now = load(attempt_id)
         if attempt.lease_token != token:
             return
         try:
-            if _step(attempt, token):
+            if _step(attempt, now, token):
                 continue
         except Stale:
             continue
@@ -72,11 +99,14 @@ def reconcile_attempt(attempt_id: UUID) -> None:
             raise
         if claim.release(attempt_id, token, attempt.rings):
             return
-    claim.release(attempt_id, token, load(attempt_id).rings)
+    claim.release(attempt_id, token, load(attempt_id)[0].rings)
 
 
-def load(attempt_id: UUID) -> Attempt:
-    return Attempt.objects.select_related("run", "run__spec", "cluster").get(pk=attempt_id)
+def load(attempt_id: UUID) -> tuple[Attempt, datetime]:
+    """An attempt with all that a step needs, and the time at the database."""
+    attempts = Attempt.objects.select_related("run", "run__spec", "cluster")
+    attempt = attempts.annotate(now=lifecycle.ClockTimestamp()).get(pk=attempt_id)
+    return attempt, attempt.now
 
 
 def situation(attempt: Attempt) -> Situation:
@@ -116,16 +146,15 @@ def handle_of(attempt: Attempt) -> Handle:
     return Handle(str(attempt.pk), attempt.handle or {})
 
 
-def _step(attempt: Attempt, token: UUID) -> bool:
+def _step(attempt: Attempt, now: datetime, token: UUID) -> bool:
     """Observe and take one step. True: look again at once."""
     engine = connect(attempt.cluster)
-    seen = None
-    if attempt.status in HOLDING:
+    it, seen = situation(attempt), None
+    if decide.must_look(it):
         handle = handle_of(attempt)
         seen = call("observe", engine.observe([handle]))[handle.key]
         note(attempt, seen)
-    now = lifecycle.database_now()
-    return act(attempt, engine, decide.decide(now, situation(attempt), seen), token, now)
+    return act(attempt, engine, decide.decide(now, it, seen), token, now)
 
 
 def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, now: datetime) -> bool:
@@ -153,6 +182,8 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             return False
         case decide.Finish(ending, retry_in, spends_retry):
             _finish(attempt, ending, token, now, retry_in, spends_retry)
+            # Cleaning up waits for the logs: their end will ring.
+            return False
         case decide.CleanUp():
             call("cleanup", engine.cleanup(handle_of(attempt)))
             Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
@@ -237,6 +268,11 @@ def note(attempt: Attempt, seen: Observation) -> None:
             "stopped": rank.stopped,
         }
         row = known.get(rank.rank)
-        if row is None or any(getattr(row, name) != value for name, value in columns.items()):
-            NodeState.objects.update_or_create(attempt=attempt, rank=rank.rank, defaults=columns)
+        if row is None:
+            NodeState.objects.create(attempt=attempt, rank=rank.rank, **columns)
+        elif any(getattr(row, name) != value for name, value in columns.items()):
+            NodeState.objects.filter(pk=row.pk).update(**columns)
+        else:
+            continue
+        if attempt.nodes > 1:
             wake.run_changed(attempt.run_id, attempt.run.team_id, attempt.status)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, QuerySet, prefetch_related_objects
 from strawberry.types.nodes import SelectedField, Selection
 
 from runs import queries
@@ -35,27 +36,35 @@ def _fields(selections: Iterable[Selection]) -> Iterator[SelectedField]:
             yield from _fields(selection.selections)
 
 
-def with_all(runs: QuerySet[Run], fields: frozenset[str]) -> QuerySet[Run]:
-    """Runs together with the rows that those of their fields need which are long."""
+def _long(fields: frozenset[str]) -> list[Prefetch[Any]]:
+    """The rows beside a run's own that its fields need."""
     attempts = Attempt.objects.select_related("cluster").order_by("index")
     if fields & {DETAILS, DEBUG}:
         attempts = attempts.prefetch_related(
             Prefetch("lifecycle", queryset=LifecycleEntry.objects.order_by("id")),
             Prefetch("node_states", queryset=NodeState.objects.order_by("rank")),
         )
-    runs = runs.select_related("cluster", "creator", "team").prefetch_related(
-        Prefetch("attempts", queryset=attempts)
-    )
+    rows: list[Prefetch[Any]] = [Prefetch("attempts", queryset=attempts)]
     if DETAILS in fields:
-        runs = runs.select_related("spec").prefetch_related(
-            Prefetch("events", queryset=RunEvent.objects.order_by("at"))
-        )
-    return runs
+        rows.append(Prefetch("events", queryset=RunEvent.objects.order_by("at")))
+    return rows
+
+
+def with_all(runs: QuerySet[Run], fields: frozenset[str]) -> QuerySet[Run]:
+    """Runs together with all that their fields need."""
+    runs = runs.select_related("cluster", "creator", "team").prefetch_related(*_long(fields))
+    return runs.select_related("spec") if DETAILS in fields else runs
 
 
 def show(runs: Iterable[Run], fields: frozenset[str]) -> list[types.Run]:
     """Runs that came `with_all` for the same fields."""
     return [shown.run(run, details=DETAILS in fields, debug=DEBUG in fields) for run in runs]
+
+
+def show_new(run: Run, fields: frozenset[str]) -> list[types.Run]:
+    """A run that was made just now, with the objects that it was made from."""
+    prefetch_related_objects([run], *_long(fields))
+    return show([run], fields)
 
 
 def show_again(caller: Caller, ids: Sequence[UUID], fields: frozenset[str]) -> list[types.Run]:

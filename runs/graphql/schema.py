@@ -60,7 +60,7 @@ class RunsMutation:
     def create_run(self, info: APIInfo, create_run_data: CreateRunInput) -> list[types.Run]:
         caller = info.context.caller
         run = commands.submit(caller, parse_run_input(create_run_data.run_input))
-        return load.show_again(caller, [run.pk], load.asked(info))
+        return load.show_new(run, load.asked(info))
 
     @strawberry.mutation(description="Start runs that have ended once more, each as a new attempt.")
     def start_runs(self, info: APIInfo, get_runs_data: GetRunsInput) -> list[types.Run]:

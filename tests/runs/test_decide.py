@@ -22,6 +22,7 @@ from runs.control.decide import (
     Stop,
     decide,
     judge,
+    must_look,
 )
 from runs.states import HOLDING, Desired, Reason, Status
 
@@ -67,6 +68,7 @@ def test_what_holds_no_node_is_stopped_without_asking_the_engine(status: Status)
 
 def test_a_launch_whose_reply_was_lost_is_asked_for_again() -> None:
     starting = replace(RUNNING, status=Status.STARTING, launched=False)
+    assert decide(NOW, starting, None) == Launch()
     assert decide(NOW, starting, GONE) == Launch()
     assert decide(NOW, starting, seen(lives(0), lives(1))) == Launch()
 
@@ -133,6 +135,7 @@ def test_max_duration_is_an_intent_of_the_system() -> None:
 
 
 def test_nothing_is_concluded_from_not_seeing() -> None:
+    assert not must_look(replace(RUNNING, status=Status.QUEUED))
     for status in HOLDING:
         assert decide(NOW, replace(RUNNING, status=status), None) == Nothing()
 

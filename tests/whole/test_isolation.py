@@ -44,7 +44,7 @@ echo spied
 def test_a_run_reaches_nothing_of_the_console(stack: Stack, client: Client) -> None:
     home = stack.home
     sockets = [str(home.postgres_socket_dir / ".s.PGSQL.5432"), str(home.valkey_socket)]
-    for path in (home.keys / "django.key", home.path / "client.env", *sockets):
+    for path in (str(home.keys / "django.key"), str(home.path / "client.env"), *sockets):
         assert os.path.exists(path), path
     (home.keys / "master.key").exists()
     name = client.submit(SPY % {"home": home.path, "sockets": sockets})

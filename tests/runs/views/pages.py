@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -37,7 +38,7 @@ def htmx(target: str) -> dict[str, str]:
     return {"HX-Request": "true", "HX-Target": target}
 
 
-def as_if(run: Run, *path: Status, because: Reason | None = None, **outcome: object) -> Attempt:
+def as_if(run: Run, *path: Status, because: Reason | None = None, **outcome: Any) -> Attempt:
     """Take a run's attempt through statuses without any engine."""
     attempt = run.attempts.select_related("run").latest("index")
     if Status.STARTING in path:

@@ -15,7 +15,7 @@ LIST = "/runs"
 def test_it_sends_people_without_a_session_to_log_in_and_back() -> None:
     response = browser().get("/runs?status=FAILED")
     assert response.status_code == 302
-    assert response.url == "/accounts/login/?next=/runs%3Fstatus%3DFAILED"
+    assert response.headers["Location"] == "/accounts/login/?next=/runs%3Fstatus%3DFAILED"
 
 
 def test_a_part_that_finds_the_session_gone_reloads_the_page() -> None:

@@ -52,7 +52,7 @@ async def opened(path: str, caller: Caller | None, origin: str = settings.RUNYAR
         "headers": [(b"cookie", cookie.encode()), (b"origin", origin.encode())],
         "subprotocols": [],
     }
-    socket = ApplicationCommunicator(application, scope)
+    socket: Any = ApplicationCommunicator(application, scope)  # type: ignore[no-untyped-call]
     await socket.send_input({"type": "websocket.connect"})
     answer = await socket.receive_output(timeout=5)
     return socket if answer["type"] == "websocket.accept" else None
