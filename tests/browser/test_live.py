@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 
 from tests.browser.journey import expect_status, log_text, submit
+from tests.client.real import Client
 
 COUNT = 'for i in $(seq 20); do printf "\\033[32mline %s\\033[0m of 20\\n" $i; sleep 0.1; done'
 
@@ -26,6 +29,19 @@ def test_a_run_is_watched_from_submission_to_its_end_without_reloading(admin: Pa
         assert page.evaluate("window.sameDocument")
     steps = admin.locator(".steps-line .step-name").all_text_contents()
     assert steps == ["Pending", "Queued", "Starting", "Running", "Terminating", "Completed"]
+
+
+def test_a_run_of_the_real_client_is_watched_from_pending_to_completed(admin: Page, client: Client) -> None:
+    admin.evaluate("window.sameDocument = true")
+    name = client.submit(f"{COUNT}; date +%s%N | tee written", name="from-mcli")
+    row = admin.locator("tr", has_text=name)
+    expect(row).to_be_visible(timeout=5000)
+    expect(row.locator(".status-mark")).to_have_text("Completed", timeout=30_000)
+    assert admin.evaluate("window.sameDocument")
+    row.get_by_role("link", name=name).click()
+    expect(admin.locator(".log-state")).to_contain_text("Complete ·")
+    plain = re.sub(r"\x1b\[\d+m", "", client.logs(name))
+    assert log_text(admin) == plain.rstrip("\n")
 
 
 def test_the_first_failed_rank_is_what_is_shown_of_a_failure(admin: Page) -> None:
