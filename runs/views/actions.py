@@ -50,7 +50,7 @@ def delete(request: PageRequest, name: str) -> HttpResponse:
     if not _carried_out(request, run, lambda: commands.delete(request.caller, run)):
         return redirect(request, _page_of(run))
     messages.success(
-        request, f"{run.name} is deleted. “Show deleted” in the filters still finds it for a day."
+        request, f"{run.name} is deleted. “Show deleted” in the filters still finds it."
     )
     return redirect(request, reverse("runs:list"))
 
