@@ -12,10 +12,10 @@ pages = get_asgi_application()
 # What follows needs the apps, which the line above has loaded.
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
 from console.graphql.socket import GraphQLSocket, NoTerminal  # noqa: E402
+from console.origin import OwnPagesOnly  # noqa: E402
 from runs.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
@@ -27,9 +27,7 @@ application = ProtocolTypeRouter(
                 path("graphql", GraphQLSocket.as_asgi()),
                 re_path(r"^v1/shell/[^/]+/[0-9]+$", NoTerminal.as_asgi()),
                 # Those of pages carry the session's cookie, so their Origin has to be ours.
-                re_path(
-                    r"", AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
-                ),
+                re_path(r"", OwnPagesOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),  # type: ignore[arg-type]
             ]
         ),
     }

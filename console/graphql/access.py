@@ -1,11 +1,6 @@
-"""Who may talk to the API: by key, never by cookie; and from which pages."""
+"""Who may talk to the API: by key, never by cookie."""
 
 from __future__ import annotations
-
-from urllib.parse import urlsplit
-
-from django.conf import settings
-from django.http.request import split_domain_port, validate_host
 
 from teams.commands import Refused
 from teams.queries import Caller, caller_by_key
@@ -40,14 +35,3 @@ def authenticate(authorization: object) -> Caller:
             code=401,
         )
     return caller
-
-
-def is_foreign(origin: str | None, host: str) -> bool:
-    """Whether a request comes from a page that is not the console's own. The client sends no Origin."""
-    if origin is None:
-        return False
-    if origin in settings.CSRF_TRUSTED_ORIGINS:
-        return False
-    name, _ = split_domain_port(host)
-    own = bool(name) and validate_host(name, settings.ALLOWED_HOSTS)
-    return not (own and urlsplit(origin).netloc.lower() == host.lower())

@@ -16,7 +16,8 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.graphql import OperationType
 
 from console.graphql import errors
-from console.graphql.access import authenticate, is_foreign
+from console.graphql.access import authenticate
+from console.origin import is_foreign
 from console.schema import schema
 from runs.forms import PlainError, plain
 from runs.forms.plain import MOST_BYTES

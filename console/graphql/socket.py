@@ -20,8 +20,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DatabaseError
 
 from console.graphql import errors
-from console.graphql.access import authenticate, is_foreign
+from console.graphql.access import authenticate
 from console.graphql.http import operation
+from console.origin import is_foreign
 from console.schema import schema
 from runs.forms.plain import MOST_BYTES
 from runs.wake import hub

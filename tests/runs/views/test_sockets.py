@@ -105,6 +105,9 @@ async def test_logs_of_others_are_not_there(world: World, stream: LogStream) -> 
 async def test_another_site_cannot_open_a_socket_with_ones_session(world: World, stream: LogStream) -> None:
     assert await opened(f"/ws/log/{stream.pk}", world.ada, origin="https://evil.example") is None
     assert await opened("/ws/changes", world.ada, origin="https://evil.example") is None
+    neighbour = settings.RUNYARD_URL.rsplit(":", 1)[0] + ":1"
+    assert await opened("/ws/changes", world.ada, origin=neighbour) is None
+    assert await opened("/ws/changes", world.ada, origin=settings.RUNYARD_URL + ".evil.example") is None
 
 
 async def test_changes_are_those_of_ones_own_teams(world: World) -> None:
