@@ -80,7 +80,7 @@ def unpack() -> str:
     are installed it reads from the system. Nothing is configured, no script of a package is run.
     """
     state = CACHE / "apt"
-    for folder in (state / "lists" / "partial", state / "archives" / "partial", CACHE / "root"):
+    for folder in (state / "lists" / "partial", state / "archives" / "partial", CACHE / "unpacked"):
         folder.mkdir(parents=True, exist_ok=True)
     options = (
         f"-oDir::State::lists={state / 'lists'}",
@@ -94,14 +94,14 @@ def unpack() -> str:
     packages = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     apt("download", *packages, options=options, cwd=state / "archives")
     for archive in sorted((state / "archives").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "--extract", archive, CACHE / "root"], check=True)
+        subprocess.run(["dpkg-deb", "--extract", archive, CACHE / "unpacked"], check=True)
         archive.unlink()
-    libraries = sorted({str(path.parent) for path in (CACHE / "root").rglob("*.so*")})
+    libraries = sorted({str(path.parent) for path in (CACHE / "unpacked").rglob("*.so*")})
     starter = CACHE / "run"
     starter.write_text(
         "#!/bin/sh\n"
         f"LD_LIBRARY_PATH='{':'.join(libraries)}'; export LD_LIBRARY_PATH\n"
-        f"exec '{CACHE}/root/usr/lib/chromium/chromium' \"$@\"\n"
+        f"exec '{CACHE}/unpacked/usr/lib/chromium/chromium' \"$@\"\n"
     )
     starter.chmod(0o755)
     return str(starter)
