@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
 from runs.models import Attempt, LogStream, Run
-from runs.states import LIVE, Status
+from runs.states import LIVE, TERMINAL, Desired, Status
 from teams.queries import Caller
 
 PAGE = 50
@@ -143,14 +143,20 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
         ) from problem
 
 
-def attempts_to_look_at(cluster_id: UUID | None = None) -> QuerySet[Attempt]:
-    """What the sweep looks at: every attempt that is not finished and cleaned up, and not waiting out a
-    back-off or in somebody's hands."""
-    attempts = Attempt.objects.filter(cleaned_at=None).filter(
-        Q(not_before=None) | Q(not_before__lte=Now()) | ~Q(run__desired="running")
+def attempts_to_look_at(cluster_id: UUID) -> QuerySet[Attempt]:
+    """What the sweep looks at, longest unseen first: attempts that are not finished and cleaned up, but for
+    those that only wait: in the queue, for their back-off, for the end of their logs, in somebody's hands."""
+    wanted = Q(run__desired=Desired.RUNNING)
+    queued = Q(status=Status.QUEUED) & wanted
+    backing_off = Q(status=Status.PENDING, not_before__gt=Now()) & wanted
+    open_logs = LogStream.objects.filter(attempt=OuterRef("pk"), ended_at=None)
+    logs_owed = Q(status__in=TERMINAL) & Exists(open_logs)
+    return (
+        Attempt.objects.filter(cluster=cluster_id, cleaned_at=None)
+        .exclude(queued | backing_off | logs_owed)
+        .exclude(lease_until__gte=Now())
+        .order_by(F("seen_at").asc(nulls_first=True), "created_at")
     )
-    attempts = attempts.filter(Q(lease_until=None) | Q(lease_until__lt=Now()))
-    return attempts.filter(cluster=cluster_id) if cluster_id else attempts
 
 
 def queue(*cluster_ids: UUID) -> QuerySet[Attempt]:

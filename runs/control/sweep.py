@@ -30,13 +30,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
     """
     cluster = Cluster.objects.get(pk=cluster_id)
     Cluster.objects.filter(pk=cluster_id).update(swept_at=Now())
-    due = list(
-        queries.attempts_to_look_at(cluster_id)
-        .select_related("run")
-        .order_by("priority_order", "created_at")[:BATCH]
-    )
-    if not due:
-        return 0
+    due = list(queries.attempts_to_look_at(cluster_id).select_related("run")[:BATCH])
     engine = connect(cluster)
     held = [attempt for attempt in due if attempt.status in HOLDING]
     try:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from clusters.connect import call, connect
 from clusters.engines.base import EngineUnavailable
-from runs import commands, lifecycle
+from runs import commands, lifecycle, queries
 from runs.control import claim, reconcile
 from runs.control.sweep import sweep_cluster
 from runs.models import Allocation, Attempt, LogStream, Run
@@ -233,3 +233,15 @@ def test_five_runs_at_once_all_end_once(world: World) -> None:
     for run in runs:
         assert drive(run).status == "COMPLETED"
     assert Run.objects.filter(status="COMPLETED").count() == 5
+
+
+def test_what_only_waits_is_not_looked_at_but_placed_when_there_is_room(world: World) -> None:
+    blocker = make_run(world.ada, "sleep 60", nodes=8)
+    drive(blocker, "RUNNING")
+    waiting = make_run(world.ada)
+    drive(waiting, "QUEUED")
+    looked_at = queries.attempts_to_look_at(world.cluster.pk)
+    assert [attempt.run_id for attempt in looked_at] == [blocker.pk]
+    commands.stop(world.ada, blocker)
+    drive(blocker)
+    assert drive(waiting).status == "COMPLETED"
