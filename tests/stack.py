@@ -115,6 +115,7 @@ class Stack:
         self.output = self.home.path / "up.out"
         self.process: subprocess.Popen[bytes] | None = None
         self.heir = Heir(self.home)
+        self.changed_login: tuple[str, str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is up. Raises RuntimeError with what it printed if it ends."""
@@ -190,7 +191,9 @@ class Stack:
 
     @property
     def login(self) -> tuple[str, str]:
-        """The first admin's login and password, as printed by the first start."""
+        """The first admin's login and password, as printed by the first start, or changed by a test."""
+        if self.changed_login is not None:
+            return self.changed_login
         words = {
             line.split()[0]: line.split()
             for line in reversed(self.output.read_text().splitlines())  # the first start's words count

@@ -16,7 +16,6 @@ from typing import Any
 
 import structlog
 from channels.db import database_sync_to_async
-from django.conf import settings
 from django.db import DatabaseError, connection
 
 from clusters.connect import connect
@@ -28,6 +27,9 @@ from runs.models import LogStream
 
 log = structlog.get_logger(__name__)
 
+LEASE = 6.0
+"""Seconds after which the streams of a collector that died are another's. Shorter than the control loop's
+lease: readers of a run that has just ended wait for this."""
 LOOK_EVERY = 1.0
 """Seconds between looks for streams that nobody follows, when no hint comes."""
 MOST_STREAMS = 2000
@@ -167,7 +169,7 @@ class Collector:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(settings.RUNYARD_LEASE_SECONDS / 3)
+            await asyncio.sleep(LEASE / 3)
             with suppress(DatabaseError):
                 await _renew(dict(self._tokens))
 
@@ -219,7 +221,7 @@ def _claim(token: uuid.UUID, most: int) -> list[LogStream]:
                          ORDER BY lease_until NULLS FIRST LIMIT %s FOR UPDATE SKIP LOCKED)
             RETURNING id
             """,
-            [token, settings.RUNYARD_LEASE_SECONDS, most],
+            [token, LEASE, most],
         )
         ids = [row[0] for row in cursor.fetchall()]
     return list(LogStream.objects.select_related("attempt__cluster").filter(pk__in=ids)) if ids else []
@@ -269,7 +271,7 @@ def _renew(tokens: dict[uuid.UUID, uuid.UUID]) -> None:
             FROM unnest(%s::uuid[], %s::uuid[]) AS held(id, token)
             WHERE stream.id = held.id AND stream.lease_token = held.token
             """,
-            [settings.RUNYARD_LEASE_SECONDS, list(tokens), list(tokens.values())],
+            [LEASE, list(tokens), list(tokens.values())],
         )
 
 

@@ -14,6 +14,7 @@ from runs.logs import store
 from runs.models import LogStream
 from runs.states import Status
 from runs.wake import Mailbox, hub
+from teams.commands import Refused
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +22,7 @@ R = TypeVar("R")
 FRAME = 64 * 2**10
 POLL = 2.0
 """Seconds after which a reader looks by itself: what a lost hint costs at the most."""
-SEAL_WITHIN = 10.0
+SEAL_WITHIN = 30.0
 """How long a reader that does not follow waits for the last bytes of an attempt that has just ended."""
 
 
@@ -50,7 +51,7 @@ async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncGenerato
     """Yield what is stored from `offset` on, in frames of at most 64 KiB, then what comes.
 
     Ends with the stream's end record; with `follow` false, at what is committed now, but for an attempt
-    that has ended it waits a few seconds for the rest. Holds no database connection while it waits; the
+    that has ended it waits for the rest, half a minute at the most (then `Refused`: no log is cut short in silence). Holds no database connection while it waits; the
     caller's pace is the reader's pace. Raises `LogStream.DoesNotExist` for a stream that is gone.
     """
     async with hub().subscribe(f"stream:{stream_id}") as mailbox:
@@ -65,8 +66,14 @@ async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncGenerato
                 offset += len(data)
             if reach.sealed:
                 return
-            if not follow and not (reach.terminal and asyncio.get_running_loop().time() < deadline):
+            if not follow and not reach.terminal:
                 return
+            if not follow and asyncio.get_running_loop().time() > deadline:
+                raise Refused(
+                    f"The log ends here at byte {offset} for now: the last output of this run has not been "
+                    "collected yet. Ask again in a moment; if it stays so, look whether the collector runs.",
+                    code=503,
+                )
             reach = await _next(mailbox, stream_id, reach)
 
 

@@ -49,9 +49,7 @@ def delete(request: PageRequest, name: str) -> HttpResponse:
     run = get_run(request, name)
     if not _carried_out(request, run, lambda: commands.delete(request.caller, run)):
         return redirect(request, _page_of(run))
-    messages.success(
-        request, f"{run.name} is deleted. “Show deleted” in the filters still finds it."
-    )
+    messages.success(request, f"{run.name} is deleted. “Show deleted” in the filters still finds it.")
     return redirect(request, reverse("runs:list"))
 
 

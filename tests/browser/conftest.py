@@ -22,9 +22,10 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium, headless."""
+    """The system's Chromium, headless. For a module, not the session: Playwright leaves an event loop running in
+    the thread for as long as it lives, and the next tests may want one of their own."""
     path = os.environ.get("RUNYARD_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not path:
         pytest.fail("no Chromium: apt-get install chromium, or set RUNYARD_CHROMIUM")

@@ -77,3 +77,5 @@ def test_a_new_password_is_set_and_printed(stack: Stack) -> None:
     assert result.returncode == 0, result.stderr
     assert stack.login[0] in result.stdout
     assert stack.login[1] not in result.stdout
+    # The tests that share this console log in with the new one from now on.
+    stack.changed_login = (stack.login[0], result.stdout.split("Password")[1].split()[0])

@@ -17,6 +17,7 @@ from runs.logs import store
 from runs.logs.collect import Collector
 from runs.logs.stream import follow
 from runs.models import LogStream, Run
+from teams.commands import Refused
 from tests.world import World, drive, make_run
 
 BINARY = r"""python3 - <<'EOF'
@@ -174,3 +175,15 @@ async def test_reading_without_following_still_waits_for_the_last_bytes_of_what_
     await asyncio.sleep(0)
     async with Collecting():
         assert await asyncio.wait_for(reader, 20) == b"the last words\n"
+
+
+async def test_a_log_whose_end_is_still_owed_is_never_cut_short_in_silence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runs.logs.stream.SEAL_WITHIN", 0.05)
+    monkeypatch.setattr("runs.logs.stream.POLL", 0.02)
+    run = await ended(world, "echo never collected")
+    stream = await LogStream.objects.aget(attempt__run=run)
+    with pytest.raises(Refused, match="not been collected yet"):
+        async for _ in follow(stream.pk, 0, follow=False):
+            pass
