@@ -151,12 +151,12 @@ def _start(attempt: Attempt, placements: list[Placement]) -> None:
 
 
 def _explain(attempts: dict[UUID, Attempt], waiting: dict[UUID, str]) -> None:
-    """Store why each attempt waits, where that has changed."""
+    """Store why each attempt waits, where that has changed. Its place is not stored: that changes with every
+    run that leaves the queue, and is counted where it is shown."""
     changed = []
-    for position, (attempt_id, lack) in enumerate(waiting.items(), start=1):
-        text = f"{lack} (position {position})"
-        if attempts[attempt_id].queue_reason != text:
-            attempts[attempt_id].queue_reason = text
+    for attempt_id, lack in waiting.items():
+        if attempts[attempt_id].queue_reason != lack:
+            attempts[attempt_id].queue_reason = lack
             changed.append(attempts[attempt_id])
     Attempt.objects.bulk_update(changed, ["queue_reason"])
 

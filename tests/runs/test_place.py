@@ -85,7 +85,7 @@ def test_higher_priority_goes_first_and_within_one_the_older(world: World) -> No
     for run in (low, first, second, high):
         drive(run, "QUEUED")
     place(world.cluster.pk)
-    assert latest(high).queue_reason == "needs 1 nodes, 0 free (position 1)"
+    assert latest(high).queue_reason == "needs 1 nodes, 0 free"
     from runs.queries import queue
 
     assert [a.run.name for a in queue(world.cluster.pk)] == [high.name, first.name, second.name, low.name]
