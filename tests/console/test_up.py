@@ -63,6 +63,12 @@ def test_it_is_ready_and_measured(stack: Stack) -> None:
         urllib.request.urlopen(f"{stack.url}/metrics", timeout=10)
     assert refused.value.code == 401
     refused.value.close()
+    token = (stack.home.keys / "metrics.token").read_text().strip()
+    allowed = urllib.request.Request(f"{stack.url}/metrics", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(allowed, timeout=10) as response:
+        text = response.read().decode()
+    for name in ("loop_lag_seconds", "queue_age_seconds", "log_lag_seconds", "sockets", "runs"):
+        assert f"runyard_{name}" in text
 
 
 @pytest.mark.parametrize("service", [*NAMES, "parent"])
