@@ -20,10 +20,21 @@ class Command(BaseCommand):
         if not supervised and not services:
             self.stdout.write(f"not running (RUNYARD_HOME={settings.HOME.path}); `make start` starts it")
             sys.exit(3)
-        self.stdout.write(f"{settings.RUNYARD_URL}  RUNYARD_HOME={settings.HOME.path}")
+        self.stdout.write(f"{_address()}  RUNYARD_HOME={settings.HOME.path}")
         for name, line in services:
             self.stdout.write(f"  {name:<10} {line}")
         if not supervised:
             self.stdout.write("  not supervised: the parent was killed; `make start` takes over")
         if not supervised or any(line.startswith("down") for _, line in services):
             sys.exit(3)
+
+
+def _address() -> str:
+    """Where the console that runs was started, which need not be what this shell's environment says."""
+    start, end = "export MOSAICML_API_ENDPOINT=", "/graphql"
+    try:
+        lines = settings.HOME.client_env.read_text().splitlines()
+    except OSError:
+        lines = []
+    found = (line.removeprefix(start).removesuffix(end) for line in lines if line.startswith(start))
+    return next(found, settings.RUNYARD_URL)
