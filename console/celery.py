@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, task_prerun, worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
 from django.conf import settings
 from kombu import Queue  # type: ignore[attr-defined]
+
+from console.watchdog import Watchdog
 
 app = Celery("runyard")
 app.conf.update(
@@ -54,6 +56,10 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["runs", "clusters"])
+
+watchdog = Watchdog()
+task_prerun.connect(watchdog.note, weak=False)
+worker_ready.connect(watchdog.start, weak=False)
 
 
 @setup_logging.connect
