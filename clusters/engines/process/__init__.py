@@ -8,8 +8,10 @@ Two halves meet only in the files of an attempt's private folder:
     launch.py   prepare and start      output.py       quota, back-pressure, a full disk
     outcome.py  what became of a rank  spool.py        the spool's files and marks, both sides
     logs.py     following a spool      family.py       finding and signalling what a rank started
+    spawner.py  starting supervisors   serving.py      a warm supervisor.py that forks when asked
     host.py     identity, GPUs         procfs.py records.py bell.py   shared, tiny
 
 The supervisor's half imports nothing of the engine's half, nothing of the platform, and little of
-the standard library: it is started for every rank and has to be at its `exec` in 25 ms.
+the standard library: where the warm one fails, it is started for a launch, and has to be at the rank's
+`exec` in 25 ms.
 """

@@ -66,7 +66,9 @@ def claim_port(cluster: Cluster, key: str) -> int:
     A race remains, and cannot be closed from outside: between here and the moment when the command
     listens, a process that is no run of this cluster may take the port.
     """
-    for port in random.sample(PORTS, len(PORTS)):
+    first = random.randrange(len(PORTS))  # Not the next one each time: who used the last may come back.
+    for step in range(len(PORTS)):
+        port = PORTS[(first + step) % len(PORTS)]
         if _free(cluster, f"port-{port}") and _can_listen(port):
             _claim(cluster, f"port-{port}", key)
             return port

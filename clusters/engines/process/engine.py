@@ -21,7 +21,7 @@ from clusters.engines.base import (
     NodeCapacity,
     Observation,
 )
-from clusters.engines.process import claims, host, launch, outcome, stop
+from clusters.engines.process import claims, host, launch, outcome, spawner, stop
 from clusters.engines.process.config import Config, parse
 from clusters.engines.process.layout import SOCKET_ROOM, Attempt, Cluster
 from clusters.engines.process.logs import Reader
@@ -53,6 +53,7 @@ class ProcessEngine(Engine):
         return Handle(key, {"host_id": self._config.host_id})
 
     def _launch(self, spec: LaunchSpec, key: str) -> None:
+        spawner.shared.ready(self)
         try:
             self._cluster.create()
             launch.launch(self._config, self._cluster, spec, key)
@@ -65,6 +66,7 @@ class ProcessEngine(Engine):
         return await asyncio.to_thread(self._observe, attempts)
 
     def _observe(self, attempts: Mapping[str, Attempt]) -> dict[str, Observation]:
+        spawner.shared.ready(self)  # Whoever observes launches sooner or later, or has to adopt.
         try:
             return {key: outcome.observe(attempt, self._config.hostname) for key, attempt in attempts.items()}
         except OSError as error:
@@ -186,6 +188,7 @@ class ProcessEngine(Engine):
 
     async def close(self) -> None:
         await self._watcher.close()
+        await asyncio.to_thread(spawner.shared.release, self)
 
     def _require_host(self) -> None:
         here = host.host_id()

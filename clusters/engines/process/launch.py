@@ -9,20 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from clusters.engines.base import EngineUnavailable, LaunchRejected, LaunchSpec
-from clusters.engines.process import claims, host, procfs
+from clusters.engines.process import claims, host, procfs, spawner
 from clusters.engines.process.config import Config
 from clusters.engines.process.environment import environment, placement
 from clusters.engines.process.layout import Attempt, Cluster
-from clusters.engines.process.records import pack, read_json, sync_folder, write_json
+from clusters.engines.process.records import pack, read_json, write_json
 
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
 PATIENCE = 60.0
 """Seconds that a rank whose output nobody collects is held up before the output is dropped instead."""
 WIND_DOWN = 5.0
@@ -76,6 +73,10 @@ def _prepare(config: Config, cluster: Cluster, spec: LaunchSpec, attempt: Attemp
             uid = claims.claim_uid(cluster, config.rank_uids, attempt.key)
         closed = _closed_ancestor(cluster, uid)
         _fill(config, cluster, spec, fresh, attempt, uid=uid, port=port, closed=closed)
+        # Not synced: whatever dies of Runyard, the folder is there, and after a power cut its attempt is over
+        # in any case. Most find it then, and NodeFailure by its boot id; the few whose launch the file system
+        # had not written yet (5 s on ext4) find it gone. A sync here, or while the supervisors make their
+        # files, costs each launch milliseconds, and a hundred of them on a busy disk.
         fresh.folder.rename(attempt.folder)
     except BaseException as error:
         shutil.rmtree(fresh.folder, ignore_errors=True)
@@ -86,7 +87,6 @@ def _prepare(config: Config, cluster: Cluster, spec: LaunchSpec, attempt: Attemp
         if isinstance(error, claims.NothingFree):
             raise EngineUnavailable(str(error)) from None  # Others will end: asking again helps.
         raise
-    sync_folder(str(cluster.attempts))
 
 
 def _fill(
@@ -238,7 +238,8 @@ def start_ranks(attempt: Attempt) -> None:
             for folder, lock in locks.items()
             if not had_supervisor(lock) and not (folder / "exit.json").exists()
         }
-        supervise(fresh)
+        if fresh:
+            supervise(fresh)
     finally:
         for lock in locks.values():
             os.close(lock)
@@ -247,29 +248,13 @@ def start_ranks(attempt: Attempt) -> None:
 def supervise(locks: Mapping[Path, int]) -> None:
     """Start a supervisor for each rank's folder and hand it the rank's lock, which is ours.
 
-    Returns when they are on their own, after one start of Python. The locks stay taken because the
-    descriptors are shared, not copied: closing ours does not free them. Where not even Python starts,
-    the ranks get an exit record, or every look at them would try again.
+    Returns when they are on their own. The locks stay taken because the descriptors are shared, not copied:
+    closing ours does not free them. Where not even Python starts, the ranks get an exit record, or every
+    look at them would try again.
     """
-    if not locks:
-        return
-    ranks = [text for folder, lock in locks.items() for text in (str(lock), str(folder))]
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(SUPERVISOR), *ranks],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={},
-        cwd="/",
-        pass_fds=list(locks.values()),
-        start_new_session=True,
-    )
-    _, said = process.communicate()
-    if process.returncode != 0:
-        problem = said.decode(errors="replace").strip()[-500:]
-        for folder, lock in locks.items():
-            if not had_supervisor(lock):
-                write_lost(folder, "EngineError", f"the supervisor could not be started: {problem}")
+    for folder, problem in spawner.start(locks).items():
+        if not had_supervisor(locks[folder]):
+            write_lost(folder, "EngineError", f"the supervisor could not be started: {problem}")
 
 
 def write_lost(folder: Path, reason: str, message: str) -> None:

@@ -56,7 +56,8 @@ class Loop:
         self._poll.register(self._wake, select.POLLIN)
         self._reading = False
         self._family: set[Process] = {(pid, start) for pid, start in self._recorded()}
-        self._next_look = 0.0
+        # At first there is only the command, which is recorded: a look would compete with its start for a CPU.
+        self._next_look = 0.0 if adopted else time.monotonic() + LOOK_EVERY
         self._last_pid = ""
         self._deadline: float | None = None
         self._term_sent_at: str | None = (read_json("term.json") or {}).get("sent_at")

@@ -24,7 +24,7 @@ from clusters.engines.process.records import read_json
 
 
 def observe(attempt: Attempt, node: str) -> Observation:
-    """What is there of an attempt. Some 50 µs a rank; as long as a Python start where one is adopted."""
+    """What is there of an attempt. Some 50 µs a rank, and some ms where one is adopted."""
     record = read_json(str(attempt.record))
     if record is None:
         return Observation(gone=True)

@@ -1,14 +1,16 @@
 """The supervisor of one rank: a tiny detached process that outlives everything else of Runyard.
 
-    python -I -S supervisor.py (<descriptor of the rank's lock> <the rank's private folder>)…
+    python -I -S supervisor.py --serve <room for a title>
+    python -I -S supervisor.py <descriptor of the report> (<that of the rank's lock> <the rank's private folder>)…
 
-One start of Python (14 ms) serves all ranks of an attempt: each gets a fork of it. The environment is
-empty, and of the platform's descriptors only the locks are inherited. A rank's lock file is locked: the
-lock passes from the engine to the supervisor without a gap and falls when it dies, so "is there a
-supervisor?" is asked of the lock, never of a pid.
+The first is kept warm by an engine's process and forks when asked (serving.py); where that fails, the second
+is started for one attempt (14 ms). Either way each rank gets a fork. The environment is empty, and of the
+platform's descriptors only the locks are inherited. A rank's lock file is locked: the lock passes from the
+engine to the supervisor without a gap and falls when it dies, so "is there a supervisor?" is asked of the
+lock, never of a pid.
 
-This file does only what has to happen before the rank's `exec`, about 20 ms from the engine's call. It
-supervises a rank anew, or adopts one whose supervisor died: then `started.json` is there.
+This file does only what has to happen before the rank's `exec`. It supervises a rank anew, or adopts one
+whose supervisor died: then `started.json` is there.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ PIPE_SIZE = 1 << 20
 FALSE = False
 if FALSE:  # `typing` costs 3 ms; only the type checker needs it.
     from clusters.engines.process.loop import Loop
+    from clusters.engines.process.serving import Title
 
 
 def load_loop() -> type[Loop]:
@@ -39,24 +42,30 @@ def load_loop() -> type[Loop]:
     return Loop
 
 
-def detach(ranks: list[tuple[int, str]]) -> tuple[int, str]:
+def detach(report: int, ranks: list[tuple[int, str]], title: Title | None) -> tuple[int, str]:
     """Fork one supervisor for each (lock, folder), and return in each with its own.
 
-    The first process ends here: the engine waits for it, and the supervisors leave its process tree. A
-    lock file's content is the pid of the supervisor: for people, and as the sign that one has been there.
+    The first process ends here: whoever started it waits for it, and the supervisors leave its process tree.
+    A lock file's content is the pid of the supervisor: for people, and as the sign that one has been there.
+    Each signs there, then in the report (spawner.py), before it does anything that could not be done twice.
     """
-    if len(ranks) > 1:
-        load_loop()  # Once for all of them, and shared memory, is worth 15 ms before the first `exec`.
-    for lock, folder in ranks:
-        pid = os.fork()
-        if pid == 0:
+    for number, (lock, folder) in enumerate(ranks):
+        if title is not None:
+            title.show(folder)
+        if os.fork() == 0:
+            os.setsid()
             for other, _ in ranks:
                 os.set_inheritable(other, False)  # The rank must not keep the lock alive.
                 if other != lock:
                     os.close(other)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+            try:
+                os.write(report, b"%d\n" % number)
+            except BrokenPipeError:
+                pass  # The engine is gone: we are needed all the more.
+            os.close(report)
             return lock, folder
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % pid, 0)
     os._exit(0)
 
 
@@ -91,8 +100,18 @@ def start(out: int, err: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the supervisor of one of the ranks in the arguments. Returns when its exit record is written."""
-    lock, folder = detach(list(zip(map(int, arguments[::2]), arguments[1::2], strict=True)))
+    """Become the supervisor of one rank. Returns when its exit record is written."""
+    title = None
+    if arguments[0] == "--serve":
+        from clusters.engines.process import serving
+
+        report, ranks, title = serving.serve()
+    else:
+        report = int(arguments[0])
+        ranks = list(zip(map(int, arguments[1::2]), arguments[2::2], strict=True))
+        if len(ranks) > 1:
+            load_loop()  # Once for all of them, and shared memory, is worth 15 ms before the first `exec`.
+    lock, folder = detach(report, ranks, title)
     os.chdir(folder)  # From here on every path is relative, hence short and the attempt's own.
     os.umask(0o077)
     os.dup2(os.open("supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
