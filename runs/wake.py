@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
@@ -35,7 +36,15 @@ def _publisher() -> redis.Redis:
     )
 
 
+_sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
+"""Hints leave in order, and nobody waits for them."""
+
+
 def _publish(messages: Iterable[Mapping[str, Any]]) -> None:
+    _sender.submit(_send, list(messages))
+
+
+def _send(messages: list[Mapping[str, Any]]) -> None:
     try:
         with _publisher().pipeline(transaction=False) as pipe:
             for message in messages:

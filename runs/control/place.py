@@ -101,15 +101,18 @@ def free_of(offer: Pool, held: Iterable[Allocation], cpus_held: int) -> Free:
     )
 
 
-def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
+def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> list[UUID]:
     """Start what fits: QUEUED → STARTING with its allocations, in one transaction. Returns their runs.
 
-    One pass at a time for each cluster: its row is locked, for some milliseconds. The loop is rung for
-    every run that was placed, but for the one that the caller has `in_hand`.
+    One pass at a time for each cluster: its row is locked, for some milliseconds. An attempt that is
+    `joining` is PENDING and in the caller's hands, by the lease `token`: it is queued, and placed at once
+    if its turn has come. The loop is rung for every other run that was placed.
     """
     with transaction.atomic(savepoint=False):
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
         waiting = list(queries.queue(cluster_id).filter(run__desired=Desired.RUNNING)[:LOOK_AHEAD])
+        if joining is not None:
+            waiting = sorted([*waiting, joining], key=lambda a: (a.priority_order, a.created_at, a.pk))
         if not waiting:
             return []
         offer = pool(cluster)
@@ -120,20 +123,26 @@ def place(cluster_id: UUID, *, in_hand: UUID | None = None) -> list[UUID]:
         started = []
         for attempt_id, placements in decided.placed:
             attempt = by_id[attempt_id]
+            started.append(attempt.run_id)
+            if attempt is joining:
+                _start(attempt, placements, token)
+                continue
             try:
                 with transaction.atomic():
                     _start(attempt, placements)
             except lifecycle.Stale:
-                continue  # stopped meanwhile; what it would have held is free again at the next pass
-            started.append(attempt.run_id)
-            if attempt.run_id != in_hand:
+                started.pop()  # stopped meanwhile; what it would have held is free again at the next pass
+            else:
                 wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
+        if joining is not None and joining.pk in decided.waiting:
+            lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
         _explain(by_id, decided.waiting)
         return started
 
 
-def _start(attempt: Attempt, placements: list[Placement]) -> None:
-    lifecycle.advance(attempt, [Step(Status.STARTING)], queue_reason="")
+def _start(attempt: Attempt, placements: list[Placement], token: UUID | None = None) -> None:
+    path = [Step(status) for status in (Status.QUEUED, Status.STARTING) if attempt.status != status]
+    lifecycle.advance(attempt, path, token=token, queue_reason="")
     rows = []
     for placement in placements:
         slots = [(Allocation.Kind.SLOT, placement.slot)]

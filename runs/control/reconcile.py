@@ -103,8 +103,8 @@ def reconcile_attempt(attempt_id: UUID) -> None:
 
 
 def load(attempt_id: UUID) -> tuple[Attempt, datetime]:
-    """An attempt with all that a step needs, and the time at the database."""
-    attempts = Attempt.objects.select_related("run", "run__spec", "cluster")
+    """An attempt with what a step needs, and the time at the database."""
+    attempts = Attempt.objects.select_related("run", "cluster")
     attempt = attempts.annotate(now=lifecycle.ClockTimestamp()).get(pk=attempt_id)
     return attempt, attempt.now
 
@@ -164,8 +164,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             return False
         case decide.Enqueue():
             with transaction.atomic():
-                lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token)
-                place(attempt.cluster_id, in_hand=attempt.run_id)
+                place(attempt.cluster_id, joining=attempt, token=token)
         case decide.Launch():
             _launch(attempt, engine, token)
         case decide.MarkRunning(at):

@@ -162,7 +162,7 @@ class Collector:
                 if not commit.done.done():
                     commit.done.set_result(commit.stream_id in written)
             grown = {c.stream_id: (c.committed, c.ended) for c in batch if c.stream_id in written}
-            await asyncio.to_thread(wake.streams_grew, grown)
+            wake.streams_grew(grown)
             for run_id, queue in {written[c.stream_id] for c in batch if c.ended and c.stream_id in written}:
                 # The end of a log lets the control loop clean up.
                 await _ring(run_id, queue)
