@@ -245,3 +245,23 @@ def test_what_only_waits_is_not_looked_at_but_placed_when_there_is_room(world: W
     commands.stop(world.ada, blocker)
     drive(blocker)
     assert drive(waiting).status == "COMPLETED"
+
+
+def test_a_worker_whose_lease_was_taken_while_it_launched_stores_nothing(world: World) -> None:
+    run = make_run(world.ada)
+    engine: Any = type(connect(world.cluster))
+    real = engine.launch
+
+    async def slow(*args: Any) -> Any:
+        handle = await real(*args)
+        later = timezone.now() + timedelta(minutes=1)
+        await Attempt.objects.filter(run=run).aupdate(lease_token=uuid.uuid4(), lease_until=later)
+        return handle
+
+    with mock.patch.object(engine, "launch", slow):
+        reconcile.reconcile(run.pk)
+    attempt = latest(run)
+    assert (attempt.status, attempt.handle) == ("STARTING", None)
+    assert not attempt.log_streams.exists()
+    Attempt.objects.filter(run=run).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert drive(run).status == "COMPLETED"
