@@ -32,6 +32,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options={
         "socket_keepalive": True,
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "health_check_interval": 10,
         "visibility_timeout": 60,

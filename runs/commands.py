@@ -243,6 +243,12 @@ def restart(caller: Caller, run: Run) -> Attempt:
     _must_change(caller, run)
     if run.deleted_at is not None:
         raise Refused(f"Run {run.name} is deleted; clone it instead.", code=409, field="name")
+    if not clusters_visible_to([run.team_id]).filter(pk=run.cluster_id).exists():
+        raise Refused(
+            f"Your team may not use the cluster {run.cluster.name} any more; clone the run for another one.",
+            code=403,
+            field="cluster",
+        )
     with transaction.atomic():
         try:
             attempt = lifecycle.create_next_attempt(
@@ -266,8 +272,9 @@ def delete(caller: Caller, run: Run) -> None:
     """Take a run off every list at once; a live one is stopped first. Idempotent."""
     _must_change(caller, run)
     with transaction.atomic():
-        if run.status not in TERMINAL:
-            stop(caller, run, message="deleted")
+        # Locked: a restart at the same time comes before, and is stopped here, or after, and is refused.
+        Run.objects.select_for_update(no_key=True).get(pk=run.pk)
+        stop(caller, run, message="deleted")
         if Run.objects.filter(pk=run.pk, deleted_at=None).update(deleted_at=Now(), updated_at=Now()):
             RunEvent.objects.create(run=run, type="DELETED", actor=caller.user.email)
             audit.record(caller, "run.deleted", run.name, team_id=run.team_id)
@@ -301,16 +308,17 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
     if not columns:
         return
     with transaction.atomic():
+        if "priority_order" in columns:
+            # The attempt before the run, as the loop does: the other way round the two could deadlock.
+            Attempt.objects.filter(run=run, status__in=[Status.PENDING, Status.QUEUED]).update(
+                priority_order=columns["priority_order"]
+            )
         changed = Run.objects.filter(pk=run.pk, deleted_at=None).exclude(status__in=TERMINAL)
         if not changed.update(**columns, updated_at=Now()):
             raise Refused(
                 f"Run {run.name} has ended or is deleted; only a live run can be updated.",
                 code=409,
                 field="status",
-            )
-        if "priority_order" in columns:
-            Attempt.objects.filter(run=run, status__in=[Status.PENDING, Status.QUEUED]).update(
-                priority_order=columns["priority_order"]
             )
         audit.record(caller, "run.updated", run.name, team_id=run.team_id, **changes)
         RunEvent.objects.create(run=run, type="UPDATED", actor=caller.user.email, data=dict(changes))

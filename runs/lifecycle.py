@@ -84,11 +84,12 @@ def create_next_attempt(
 ) -> Attempt:
     """Add an attempt to a run whose latest one has ended; the run is PENDING again, from the beginning.
 
-    Raises `Stale` if the run is not in a terminal status (any more).
+    Raises `Stale` if the run is not in a terminal status (any more), or deleted.
     """
     with transaction.atomic():
         last = run.attempts.order_by("-index").only("index").first()
-        moved = Run.objects.filter(pk=run.pk, status__in=[s for s in Status if s.terminal]).update(
+        ended = Run.objects.filter(pk=run.pk, deleted_at=None, status__in=TERMINAL)
+        moved = ended.update(
             status=Status.PENDING,
             ended_at=None,
             updated_at=Now(),
@@ -188,7 +189,7 @@ def advance(
             # The engine's clock may be ahead or behind; time in the lifecycle never runs backwards.
             entered = min(max(step.at or now, entered), max(now, entered))
             rows.append((step.status, entered))
-        _move(attempt, rows, outcome, token, fields)
+        _move(attempt, rows, outcome, token, fields, still_wanted=retry is not None)
         run = attempt.run
         run.status = attempt.status
         if run.status in TERMINAL:
@@ -235,8 +236,13 @@ def _move(
     outcome: Outcome | None,
     token: uuid.UUID | None,
     fields: Mapping[str, Any],
+    *,
+    still_wanted: bool,
 ) -> None:
-    """Write a path that was checked: the rows of attempt and run once, one lifecycle row for each status."""
+    """Write a path that was checked: the rows of attempt and run once, one lifecycle row for each status.
+
+    With `still_wanted`, somebody who has asked meanwhile for it to stop makes it `Stale`.
+    """
     expected, (status, last) = attempt.status, rows[-1]
     changes: dict[str, Any] = {**fields, "status": status}
     of_run: dict[str, Any] = {"status": status, "updated_at": Now()}
@@ -258,7 +264,8 @@ def _move(
     if Attempt.objects.filter(pk=attempt.pk, status=expected, **guard).update(**changes) != 1:
         raise Stale
     # The run follows its latest attempt; an older attempt is terminal and never moves.
-    if Run.objects.filter(pk=attempt.run_id, status=expected).update(**of_run) != 1:
+    still: dict[str, Any] = {"desired": Desired.RUNNING, "deleted_at": None} if still_wanted else {}
+    if Run.objects.filter(pk=attempt.run_id, status=expected, **still).update(**of_run) != 1:
         raise Stale
     _write_entries(attempt, rows, outcome)
     for name, value in changes.items():

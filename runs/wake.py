@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -36,12 +37,33 @@ def _publisher() -> redis.Redis:
     )
 
 
-_sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hints")
-"""Hints leave in order, and nobody waits for them."""
+class Outbox:
+    """Sends in order, in a thread of its own: nobody waits for a server that does not answer. What finds
+    it full is dropped, as all of it may be."""
+
+    ROOM = 1000
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._room = threading.BoundedSemaphore(self.ROOM)
+
+    def put(self, send: Callable[[], None]) -> None:
+        if self._room.acquire(blocking=False):
+            self._thread.submit(self._send, send)
+
+    def _send(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        finally:
+            self._room.release()
+
+
+_hints, _bells = Outbox("hints"), Outbox("bells")
 
 
 def _publish(messages: Iterable[Mapping[str, Any]]) -> None:
-    _sender.submit(_send, list(messages))
+    batch = list(messages)
+    _hints.put(lambda: _send(batch))
 
 
 def _send(messages: list[Mapping[str, Any]]) -> None:
@@ -63,7 +85,7 @@ def ring(task: str, *args: Any, queue: str | None = None) -> None:
         except Exception:  # the broker's client raises its own kinds; the sweep will see to it
             log.warning("doorbell lost: the broker is away", task=task)
 
-    transaction.on_commit(send, robust=True)
+    transaction.on_commit(lambda: _bells.put(send), robust=True)
 
 
 def run_changed(run_id: UUID, team_id: UUID, status: str) -> None:

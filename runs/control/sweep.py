@@ -46,7 +46,11 @@ def sweep_cluster(cluster_id: UUID) -> int:
     for attempt in due:
         action = decide.decide(now, situation(attempt), seen.get(str(attempt.pk)))
         if not isinstance(action, decide.Nothing):
-            reconcile_attempt(attempt.pk)
             acted += 1
+            try:
+                reconcile_attempt(attempt.pk)
+            except Exception:
+                # One that cannot be dealt with must not keep the others from their turn.
+                log.exception("attempt failed", attempt=str(attempt.pk))
     place(cluster_id)
     return acted

@@ -148,11 +148,16 @@ async def _text(
             raise Refused(
                 f"No Python traceback in the log of rank {stream.rank} of run {wanted.name}.", code=404
             )
-        cutter = TextCutter(max(offset, span.start))
-        while cutter.offset < span.end:
-            limit = min(FRAME, span.end - cutter.offset)
-            text = cutter.feed(await asyncio.to_thread(_reader(stream), cutter.offset, limit))
-            yield text, cutter.offset
+        at = max(offset, span.start)
+        cutter, where = TextCutter(at), store.location(stream)
+        while at < span.end:
+            # The traceback may lie beyond what was stored when the stream was looked up: its own end counts.
+            data = await asyncio.to_thread(store.read, where, at, min(FRAME, span.end - at), span.end)
+            at += len(data)
+            if text := cutter.feed(data):
+                yield text, cutter.offset
+        if cutter.held:
+            yield cutter.finish(), cutter.offset
         return
     if wanted.tail is not None and not resumed:
         offset = await asyncio.to_thread(tail_offset, _reader(stream), stream.committed, wanted.tail)

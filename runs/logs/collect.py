@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +117,8 @@ class Collector:
         engine = connect(stream.attempt.cluster)
         handle = Handle(str(stream.attempt_id), stream.attempt.handle or {})
         writer = await asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.lines)
-        source_offset, gaps = stream.source_offset, 0
+        # What the source had lost before: as long as nothing is masked, both count the same bytes.
+        source_offset, gaps = stream.source_offset, stream.source_offset - stream.committed
         try:
             async with aclosing(
                 _closable(engine.read_logs(handle, stream.rank, stream.name, source_offset))
@@ -125,7 +126,7 @@ class Collector:
                 async for chunk in chunks:
                     before = writer.offset
                     gaps += chunk.offset - source_offset
-                    await asyncio.to_thread(writer.append, chunk.data, chunk.marks)
+                    await _to_the_end(asyncio.to_thread(writer.append, chunk.data, chunk.marks))
                     source_offset = chunk.offset + len(chunk.data)
                     await self._commit(
                         _Commit(stream.pk, token, before, writer.offset, source_offset, writer.lines)
@@ -195,6 +196,16 @@ class Collector:
                     await _ring(run_id, cluster.queue)
         except Exception as problem:  # a doorbell may break; the sweep is what counts
             log.warning("events interrupted", cluster=cluster.name, problem=repr(problem))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work in a thread even when cancelled: a thread goes on, and its files must not be closed."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _closable(chunks: Any) -> Any:

@@ -164,23 +164,18 @@ class Writer:
         self._hash = self._hash_of_committed()
         self._marks = self._files.enter_context(where.marks.open("ab"))
         self._index = self._files.enter_context(where.index.open("ab"))
-        self._segment: BinaryIO | None = None
+        self._segment: int | None = None
         self._segment_start = 0
         segments = where.segments()
         if segments:
             self._segment_start, path = segments[-1]
-            self._segment = path.open("ab")
+            self._segment = os.open(path, os.O_WRONLY)
         self._indexed = index_before(where, committed).offset
 
     def append(self, data: bytes, noted: Sequence[Mark]) -> None:
         """Write bytes at the end. Durable in the segment when this returns; marks follow at leisure: a
         crash of the host may cost the newest timestamps, never a byte."""
-        if self._segment is None or self.offset - self._segment_start >= SEGMENT:
-            self._open_segment()
-        assert self._segment is not None
-        self._segment.write(data)
-        self._segment.flush()
-        os.fdatasync(self._segment.fileno())
+        self._write(data)
         self._hash.update(data)
         time = noted[-1].time if noted else 0.0
         for mark in noted:
@@ -202,14 +197,35 @@ class Writer:
 
     def close(self) -> None:
         if self._segment is not None:
-            self._segment.close()
+            os.close(self._segment)
+            self._segment = None
         self._files.close()
 
-    def _open_segment(self) -> None:
+    def _write(self, data: bytes) -> None:
+        """Put bytes where they belong: by position, and across no border of segments.
+
+        A writer that was held up and has lost its lease meanwhile may still be in here; what it writes are
+        the same bytes in the same place. Had it appended, it would shift those of its heir.
+        """
+        rest, at = memoryview(data), self.offset
+        while rest:
+            if self._segment is None or at - self._segment_start >= SEGMENT:
+                self._open_segment(at)
+            assert self._segment is not None
+            room = self._segment_start + SEGMENT - at
+            written = os.pwrite(self._segment, rest[:room], at - self._segment_start)
+            rest, at = rest[written:], at + written
+            if rest:
+                os.fdatasync(self._segment)
         if self._segment is not None:
-            self._segment.close()
-        self._segment = (self._where.folder / f"{self.offset:020}.log").open("ab")
-        self._segment_start = self.offset
+            os.fdatasync(self._segment)
+
+    def _open_segment(self, start: int) -> None:
+        if self._segment is not None:
+            os.close(self._segment)
+        path = self._where.folder / f"{start:020}.log"
+        self._segment = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        self._segment_start = start
         _sync_folder(self._where.folder)
 
     def _cut_off_uncommitted(self) -> None:

@@ -159,3 +159,22 @@ def test_leaving_the_team_ends_what_a_key_may_do(world: World) -> None:
     assert isinstance(row, APIKey)
     Membership.objects.filter(user=world.ada.user).delete()
     assert caller_by_key(key) is None
+
+
+def test_a_deleted_run_is_not_restarted_and_one_restarted_meanwhile_is_stopped(world: World) -> None:
+    run = make_run(world.ada)
+    drive(run)
+    stale, other = Run.objects.get(pk=run.pk), Run.objects.get(pk=run.pk)
+    commands.restart(world.ada, stale)
+    commands.delete(world.ada, other)
+    assert latest(run).run.desired == "stopped"
+    assert drive(run).status == "STOPPED"
+    with pytest.raises(Refused):
+        commands.restart(world.ada, stale)
+
+
+def test_a_team_that_was_taken_off_a_cluster_starts_nothing_there_any_more(world: World) -> None:
+    run = make_run(world.ada)
+    drive(run)
+    world.cluster.teams.remove(world.vision)
+    assert outcome(commands.restart, world.ada, run) == 403

@@ -265,3 +265,34 @@ def test_a_worker_whose_lease_was_taken_while_it_launched_stores_nothing(world: 
     assert not attempt.log_streams.exists()
     Attempt.objects.filter(run=run).update(lease_until=timezone.now() - timedelta(seconds=1))
     assert drive(run).status == "COMPLETED"
+
+
+@pytest.mark.parametrize("intent", [commands.stop, commands.delete])
+def test_an_intent_that_comes_while_a_failure_is_being_retried_is_not_lost(world: World, intent: Any) -> None:
+    run = make_run(world.ada, "exit 1", max_retries=3)
+    real = reconcile.note
+
+    def asked_meanwhile(attempt: Attempt, seen: Any) -> None:
+        real(attempt, seen)
+        if any(rank.phase == "exited" for rank in seen.ranks):
+            intent(world.ada, Run.objects.select_related("cluster", "creator").get(pk=run.pk))
+
+    with mock.patch.object(reconcile, "note", asked_meanwhile):
+        attempt = drive(run)
+    assert attempt.status == "FAILED"
+    sweep_cluster(world.cluster.pk)
+    assert run.attempts.count() == 1
+
+
+def test_one_attempt_that_cannot_be_dealt_with_does_not_keep_the_others_waiting(world: World) -> None:
+    bad, good = make_run(world.ada), make_run(world.ada)
+    real = reconcile.reconcile_attempt
+
+    def breaks(attempt_id: uuid.UUID) -> None:
+        if Attempt.objects.get(pk=attempt_id).run_id == bad.pk:
+            raise RuntimeError("a bug")
+        real(attempt_id)
+
+    with mock.patch("runs.control.sweep.reconcile_attempt", breaks):
+        assert drive(good).status == "COMPLETED"
+    assert drive(bad).status == "COMPLETED"

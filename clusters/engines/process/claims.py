@@ -12,6 +12,7 @@ import os
 import pwd
 import random
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -25,6 +26,9 @@ class NothingFree(Exception):
 
 PORTS = range(20_000, 32_000)
 """Below the range from which Linux picks ports for outgoing connections: those would collide at random."""
+
+
+BURIED = 24 * 3600.0
 
 
 @contextmanager
@@ -73,6 +77,23 @@ def claim_port(cluster: Cluster, key: str) -> int:
             _claim(cluster, f"port-{port}", key)
             return port
     raise NothingFree(f"every port from {PORTS.start} to {PORTS.stop - 1} is taken")
+
+
+def bury(cluster: Cluster, key: str) -> None:
+    """Note that an attempt was removed: a launch that was cut off, and is still under way, ends here.
+
+    The notes are dropped after a day: no launch takes that long.
+    """
+    with locked(cluster):
+        (cluster.claims / f"over-{key}").touch()
+        for note in cluster.claims.glob("over-*"):
+            if time.time() - note.stat().st_mtime > BURIED:
+                note.unlink()
+
+
+def is_buried(cluster: Cluster, key: str) -> bool:
+    """Whether an attempt was removed already. Under the cluster's lock."""
+    return (cluster.claims / f"over-{key}").exists()
 
 
 def release(cluster: Cluster, name: str, key: str) -> None:

@@ -34,6 +34,8 @@ def launch(config: Config, cluster: Cluster, spec: LaunchSpec, key: str) -> None
     if not attempt.exists():
         check(config, spec, attempt)
         with claims.locked(cluster):
+            if claims.is_buried(cluster, key):
+                raise LaunchRejected("LaunchRejected", "The attempt was removed before it was started.")
             if not attempt.exists():
                 _prepare(config, cluster, spec, attempt)
     start_ranks(attempt)

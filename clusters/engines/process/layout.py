@@ -2,7 +2,7 @@
 
     <root>/                      0711
         lock                     held while accounts and ports are handed out
-        claims/                  uid-61184, port-23456: which attempt holds it
+        claims/                  uid-70000, port-23456: which attempt holds it; over-<key>: was removed
         events/                  sockets of listeners (bell.py)
         tmp/23456-0/             0700, the rank's: TMPDIR, by the attempt's port
         attempts/<key>/          0711

@@ -48,14 +48,14 @@ def write_json(path: str, record: Mapping[str, Any], *, sync: bool = False) -> N
 
 
 def read_json(path: str) -> dict[str, Any] | None:
-    """The record, or None if it was never written."""
+    """The record, or None if it was never written; a power cut may leave an empty or torn one: the same."""
     import json
 
     try:
         with open(path, "rb") as file:
             record: dict[str, Any] = json.loads(file.read())
             return record
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 

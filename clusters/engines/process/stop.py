@@ -53,6 +53,7 @@ def wake(folder: Path) -> None:
 
 def cleanup(cluster: Cluster, attempt: Attempt) -> None:
     """Kill what is left of an attempt and remove its folder and claims. Blocks: call in a thread."""
+    claims.bury(cluster, attempt.key)
     gone = attempt.gone
     if attempt.exists():
         record = read_json(str(attempt.record)) or {}

@@ -65,6 +65,10 @@ def local_cluster() -> Cluster:
     )
     if made:
         cluster.teams.set(Team.objects.all())
+    elif cluster.config.get("host_id") == host_id() and cluster.queue != settings.HOST_QUEUE:
+        # The host has another name than when the cluster was made: workers listen under the new one.
+        cluster.queue = settings.HOST_QUEUE
+        cluster.save(update_fields=["queue"])
     return cluster
 
 

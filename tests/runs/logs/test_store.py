@@ -94,3 +94,14 @@ def test_committed_bytes_that_are_missing_are_an_error_and_not_an_empty_log(wher
     os.truncate(where.segments()[0][1], 5)
     with pytest.raises(FileNotFoundError, match="shorter than what was committed"):
         store.read(where, 0, 100, 10)
+
+
+def test_a_writer_that_was_held_up_shifts_no_byte_of_its_heir(where: Location) -> None:
+    """It had lost its lease, and goes on where it was: the same bytes in the same place."""
+    held_up = write(where, b"line1\n")
+    heir = Writer(where, 6, 1)
+    heir.append(b"line2\n", [])
+    held_up.append(b"line2\n", [])
+    heir.append(b"line3\n", [])
+    assert store.read(where, 0, 100, heir.offset) == b"line1\nline2\nline3\n"
+    assert heir.sha256 == hashlib.sha256(b"line1\nline2\nline3\n").hexdigest()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from tests.clusters.engines.process.world import World, dead, spec, until
 
 
 def left_over(world: World) -> set[str]:
-    """What is in the cluster's folders, but for the note which account was the last."""
+    """What is in the cluster's folders, but for the notes which account was the last and what was removed."""
     names = {name for folder in ("attempts", "claims", "tmp") for name in os.listdir(world.root / folder)}
-    return names - {"last-uid"}
+    return {name for name in names if name != "last-uid" and not name.startswith("over-")}
 
 
 async def test_a_command_runs_and_its_exit_code_and_times_are_known(world: World) -> None:
@@ -311,3 +312,22 @@ async def test_pythons_multiprocessing_finds_room_for_its_sockets(world: World, 
     finally:
         await world.close()
         shutil.rmtree(short)
+
+
+async def test_an_attempt_that_was_removed_is_never_launched_any_more(world: World) -> None:
+    """As by a launch that took too long: its caller gave up, stopped and removed the attempt."""
+    await world.exited(await world.launch("true"))
+    key = str(uuid.uuid4())
+    await world.engine.cleanup(Handle(key))
+    with pytest.raises(LaunchRejected, match="removed before it was started"):
+        await world.launch("true", key=key)
+
+
+async def test_a_record_that_a_power_cut_has_torn_is_as_if_never_written(world: World) -> None:
+    healthy, torn = await world.launch("sleep 60"), await world.launch("sleep 60")
+    await until(
+        lambda: (world.root / "attempts" / healthy.key / "private" / "rank-0" / "started.json").exists()
+    )
+    (world.root / "attempts" / torn.key / "private" / "attempt.json").write_text("")
+    seen = await world.engine.observe([healthy, torn])
+    assert seen[healthy.key].ranks[0].phase == "running"
