@@ -154,7 +154,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.LAUNCH_REJECTED: _failed(
         Category.SYSTEM,
-        False,
+        True,
         "The cluster refused to start the run.",
         "Read the engine's message; the cluster's page shows its state.",
     ),

@@ -139,7 +139,7 @@ def decide(now: datetime, it: Situation, seen: Observation | None) -> Action:
     if seen.gone:
         return _gone(it)
     if len(seen.ranks) >= it.nodes and all(rank.phase is Phase.EXITED for rank in seen.ranks):
-        return _finish(it, judge(it, seen.ranks))
+        return finish(it, judge(it, seen.ranks))
     if it.desired is Desired.STOPPED:
         return _stop(it, it.stop_grace)
     if any(_failed(rank) for rank in seen.ranks):
@@ -163,7 +163,7 @@ def _waiting(now: datetime, it: Situation) -> Action:
 def _gone(it: Situation) -> Action:
     if it.desired is Desired.STOPPED:
         return Finish(Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
-    return _finish(
+    return finish(
         it, Ending(Reason.ENGINE_ERROR, "The engine holds no trace of this attempt; its outcome is unknown.")
     )
 
@@ -250,7 +250,8 @@ FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(minutes=5)
 
 
-def _finish(it: Situation, ending: Ending) -> Finish:
+def finish(it: Situation, ending: Ending) -> Finish:
+    """End like this, with or without another attempt: the reason and what people asked for decide."""
     if ending.reason is None or it.desired is Desired.STOPPED or it.deleted:
         return Finish(ending)
     explanation = EXPLANATIONS[ending.reason]

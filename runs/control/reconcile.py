@@ -166,7 +166,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             with transaction.atomic():
                 place(attempt.cluster_id, joining=attempt, token=token)
         case decide.Launch():
-            _launch(attempt, engine, token)
+            _launch(attempt, engine, token, now)
         case decide.MarkRunning(at):
             lifecycle.advance(attempt, [Step(Status.RUNNING, at)], token=token)
         case decide.Expire():
@@ -194,15 +194,13 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
     return True
 
 
-def _launch(attempt: Attempt, engine: Engine, token: UUID) -> None:
+def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> None:
     try:
         handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
     except LaunchRejected as refusal:
         reason = Reason(refusal.reason) if refusal.reason in set(Reason) else Reason.LAUNCH_REJECTED
-        outcome = Outcome.because(reason, refusal.message)
-        steps = [Step(Status.TERMINATING), Step(outcome.status)]
-        lifecycle.advance(attempt, steps, outcome=outcome, token=token)
-        place(attempt.cluster_id)
+        end = decide.finish(situation(attempt), Ending(reason, refusal.message))
+        _finish(attempt, end.ending, token, now, end.retry_in, end.spends_retry)
         return
     with transaction.atomic():
         held = Attempt.objects.filter(pk=attempt.pk, lease_token=token)

@@ -14,7 +14,7 @@ import pytest
 from django.utils import timezone
 
 from clusters.connect import call, connect
-from clusters.engines.base import EngineUnavailable
+from clusters.engines.base import EngineUnavailable, LaunchRejected
 from runs import commands, lifecycle, queries
 from runs.control import claim, reconcile
 from runs.control.sweep import sweep_cluster
@@ -296,3 +296,15 @@ def test_one_attempt_that_cannot_be_dealt_with_does_not_keep_the_others_waiting(
     with mock.patch("runs.control.sweep.reconcile_attempt", breaks):
         assert drive(good).status == "COMPLETED"
     assert drive(bad).status == "COMPLETED"
+
+
+@pytest.mark.parametrize(("reason", "attempts"), [("NodeFailure", 2), ("DoesNotFit", 1)])
+def test_a_refused_launch_is_retried_if_its_reason_is_the_platforms_and_somebody_asked(
+    world: World, reason: str, attempts: int
+) -> None:
+    run = make_run(world.ada, retry_on_system_failure=True)
+    refusal = LaunchRejected(reason, "not here")
+    with mock.patch.object(type(connect(world.cluster)), "launch", side_effect=refusal):
+        until(lambda: run.attempts.filter(status="FAILED").exists(), lambda: sweep_cluster(world.cluster.pk))
+    assert run.attempts.count() == attempts
+    assert run.attempts.get(index=0).reason == reason
