@@ -25,7 +25,7 @@ application = ProtocolTypeRouter(
             [
                 # The API's sockets carry a key, never a cookie; they look at Origin themselves.
                 path("graphql", GraphQLSocket.as_asgi()),
-                re_path(r"^v1/shell/[^/]+/[0-9]+$", NoTerminal.as_asgi()),
+                re_path(r"^v1/shell(/.*)?$", NoTerminal.as_asgi()),
                 # Those of pages carry the session's cookie, so their Origin has to be ours.
                 re_path(r"", OwnPagesOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),  # type: ignore[arg-type]
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 
@@ -15,3 +15,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403"""
     return render(request, "403.html", {"reason": str(exception)}, status=403)
+
+
+def not_here(request: HttpRequest) -> HttpResponse:
+    """A page that a library knows and this console does not have."""
+    raise Http404("This console has no such page.")

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Now
 
+from clusters.states import CPU
 from runs.models import Attempt, LogStream, Run
 from runs.states import LIVE, TERMINAL, Desired, Status
 from teams.queries import Caller
@@ -73,7 +74,7 @@ def matching(runs: QuerySet[Run], filters: RunFilters) -> QuerySet[Run]:
         "name": filters.names,
         "status": filters.statuses and [value.upper() for value in filters.statuses],
         "cluster__name": filters.clusters,
-        "gpu_type": filters.gpu_types,
+        "gpu_type": filters.gpu_types and _gpu_types(filters.gpu_types),
         "gpus": filters.gpu_nums,
         "run_type": filters.run_types and [value.upper() for value in filters.run_types],
         "creator": _uuids(filters.user_ids),
@@ -98,6 +99,12 @@ def matching(runs: QuerySet[Run], filters: RunFilters) -> QuerySet[Run]:
     if not filters.include_deleted:
         where &= Q(deleted_at=None)
     return runs.filter(where)
+
+
+def _gpu_types(values: Sequence[str]) -> list[str]:
+    """As typed, in lower case as they are named, and "none" or "cpu" for what has no GPU."""
+    none = {CPU} if any(value.lower() in {"none", "cpu"} for value in values) else set()
+    return sorted({*values, *(value.lower() for value in values), *none})
 
 
 def _uuids(values: Sequence[str] | None) -> list[UUID] | None:

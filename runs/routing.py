@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.urls import path
+from channels.security.websocket import WebsocketDenier
+from django.urls import path, re_path
 
 from runs.consumers.changes import ChangesConsumer
 from runs.consumers.logs import LogConsumer
@@ -11,4 +12,5 @@ from runs.consumers.logs import LogConsumer
 websocket_urlpatterns: list[Any] = [
     path("ws/changes", ChangesConsumer.as_asgi()),
     path("ws/log/<uuid:stream_id>", LogConsumer.as_asgi()),
+    re_path(r"", WebsocketDenier.as_asgi()),
 ]

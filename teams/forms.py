@@ -6,6 +6,13 @@ from allauth.account.adapter import DefaultAccountAdapter
 from django.http import HttpRequest
 
 
+def login_name(request: HttpRequest, credentials: dict[str, str] | None = None) -> str:
+    """Whose log-in it is, for counting failures: the address that was typed in."""
+    given = credentials or {}
+    name = given.get("email") or given.get("username") or request.POST.get("login", "")
+    return name.strip().lower()
+
+
 class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]
     """Nobody signs up by themselves; accounts are made by an admin."""
 

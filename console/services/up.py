@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -132,7 +133,11 @@ class Up:
         lines += _login(first) or ["  Log in as before; `make admin-password` sets a new password."]
         with suppress(FileNotFoundError):
             exports = self.home.client_env.read_text().strip().splitlines()
-            lines += ["", f"  For mcli, paste these lines (or: . {self.home.client_env}):", ""]
+            lines += [
+                "",
+                f"  For mcli, paste these lines (or: . {shlex.quote(str(self.home.client_env))}):",
+                "",
+            ]
             lines += [f"    {line}" for line in exports if not line.startswith("#")]
         closing = (
             "`make status` shows it, `make stop` stops it."

@@ -41,6 +41,8 @@ class _Walk:
         if depth > DEPTH:
             raise PlainError(path, f"is nested more than {DEPTH} levels deep")
         match value:
+            case int() if value.bit_length() > 1024:
+                raise PlainError(path, "is a number with too many digits")
             case None | bool() | int():
                 return value
             case str():

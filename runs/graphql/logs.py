@@ -40,6 +40,8 @@ async def read(caller: Caller, wanted: GetRunLogsInput) -> AsyncGenerator[LogChu
     without an attempt index a run that is retried is followed into its next attempt, so that the log does
     not end before the run does (mapi §7.7). Raises `Refused` for what is not there.
     """
+    if (wanted.tail or 0) < 0:
+        raise Refused("tail: must be 0 or more lines", field="tail")
     run = await find_run(caller, wanted.name)
     resumed = bool(wanted.offset)
     index, offset = wanted.attempt_index, (wanted.offset or 0) & _RAW

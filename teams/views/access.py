@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django_htmx.http import HttpResponseClientRedirect, HttpResponseClientRefresh
 from django_htmx.middleware import HtmxDetails
@@ -36,6 +37,8 @@ def page(
 
     @wraps(view)
     def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if has_nul(request):
+            raise SuspiciousOperation("A NUL character, which no name or text here can hold.")
         if not request.user.is_authenticated:
             if request.htmx:  # type: ignore[attr-defined]
                 return HttpResponseClientRefresh()
@@ -47,6 +50,13 @@ def page(
         return response
 
     return checked
+
+
+def has_nul(request: HttpRequest) -> bool:
+    """Whether what was asked for holds a NUL, which PostgreSQL's texts cannot. A YAML has a loader that says so."""
+    given = [request.path, *(value for key in request.GET for value in (key, *request.GET.getlist(key)))]
+    given += [value for key in request.POST if key != "yaml" for value in request.POST.getlist(key)]
+    return any("\0" in text for text in given)
 
 
 class SeeOther(HttpResponseRedirect):

@@ -35,12 +35,14 @@ def create_key(request: PageRequest) -> TemplateResponse:
     days = request.POST.get("expires", "")
     scopes = (Scope.READ, Scope.WRITE) if request.POST.get("scope", "write") == "write" else (Scope.READ,)
     try:
+        if days not in EXPIRIES:
+            raise Refused(f"expires: {days!r} is not one of the choices", field="expires")
         key, secret = commands.create_api_key(
             request.caller,
             _team(request),
             request.POST.get("name", "")[:100],
             scopes=scopes,
-            expires_at=timezone.now() + timedelta(days=int(days)) if days in EXPIRIES and days else None,
+            expires_at=timezone.now() + timedelta(days=int(days)) if days else None,
         )
     except Refused as refused:
         return _profile(request, refused=refused, status=refused.code)

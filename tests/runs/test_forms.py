@@ -371,3 +371,9 @@ def test_bad_yaml_names_the_line(text: str, line: int | None, words: str) -> Non
     assert words in refused.value.message
     if line is not None:
         assert getattr(refused.value, "line", None) == line
+
+
+def test_a_number_with_thousands_of_digits_is_refused_however_it_is_written() -> None:
+    for digits in ("0x" + "f" * 5000, "9" * 5000):
+        with pytest.raises(Refused):
+            parse_run_yaml(f"name: a\nimage: b\ncommand: c\nparameters: {{n: {digits}}}\n")

@@ -110,6 +110,11 @@ async def test_another_site_cannot_open_a_socket_with_ones_session(world: World,
     assert await opened("/ws/changes", world.ada, origin=settings.RUNYARD_URL + ".evil.example") is None
 
 
+async def test_an_address_that_is_not_there_is_refused(world: World) -> None:
+    for path in ("/nope", "/ws/nope", "/ws/log/abc"):
+        assert await opened(path, world.ada) is None
+
+
 async def test_changes_are_those_of_ones_own_teams(world: World) -> None:
     ours, theirs = await opened("/ws/changes", world.bob), await opened("/ws/changes", world.olaf)
     assert await told(ours) == await told(theirs) == {"runs": {}}
