@@ -56,7 +56,8 @@ async def idle() -> None:
 
 
 async def ran_once(world: World, key: str, rank: int = 0) -> None:
-    assert (await world.exited(Handle(key), rank)).exit_code == 0
+    seen = await world.exited(Handle(key), rank)
+    assert seen.exit_code == 0, seen.message
     assert (world.home(Handle(key), rank) / "effect").read_text() == "once\n"
 
 
