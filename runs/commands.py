@@ -11,7 +11,6 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Least, Now
-from django.utils import timezone
 
 from clusters.models import Cluster
 from clusters.queries import Pool, pool
@@ -205,15 +204,13 @@ def _gpu_type(cluster: Cluster, offer: Pool, compute: Compute) -> str:
     return match or wanted
 
 
-def stop(
-    caller: Caller, run: Run, *, message: str = "", grace: float | None = None, as_admin: bool = False
-) -> None:
+def stop(caller: Caller, run: Run, *, message: str = "", grace: float | None = None) -> None:
     """Ask for a run to be stopped. Idempotent; a second call may shorten the grace.
 
     Silent for a run that has ended: whoever wanted it to end has what they want.
     """
     _must_change(caller, run)
-    own = run.creator_id == caller.user.pk and not as_admin
+    own = run.creator_id == caller.user.pk
     with transaction.atomic():
         wanted = settings.RUNYARD_GRACE_SECONDS if grace is None else max(0.0, grace)
         live = Run.objects.filter(pk=run.pk).exclude(status__in=TERMINAL)
@@ -381,6 +378,6 @@ def expired(run: Run) -> None:
         stop_reason=Reason.MAX_DURATION_EXCEEDED,
         stop_message=f"max_duration of {run.max_duration_seconds} s reached",
         stop_actor="system",
-        stop_requested_at=timezone.now(),
+        stop_requested_at=Now(),
         stop_grace=settings.RUNYARD_GRACE_SECONDS,
     )

@@ -141,8 +141,6 @@ class Attempt(models.Model):
     """How many of `max_retries` were spent before this attempt; by hand it starts at 0 again."""
     not_before = models.DateTimeField(null=True)
     """Back-off: an automatic attempt waits in PENDING until then."""
-    stopped_at = models.DateTimeField(null=True)
-    """When TERM was first asked of the engine for this attempt."""
     stop_sent_grace = models.FloatField(null=True)
     """The grace that the engine was last told."""
     seen_at = models.DateTimeField(null=True)

@@ -94,11 +94,6 @@ def run_changed(run_id: UUID, team_id: UUID, status: str) -> None:
     transaction.on_commit(lambda: _publish([message]), robust=True)
 
 
-def key_revoked(key_id: UUID) -> None:
-    """Tell open sockets of a key that it counts no more."""
-    transaction.on_commit(lambda: _publish([{"key": str(key_id)}]), robust=True)
-
-
 def streams_opened() -> None:
     """Tell collectors that there are new log streams to follow. Not in a transaction."""
     _publish([{"collect": "all"}])
@@ -124,7 +119,7 @@ class Hub:
 
     @asynccontextmanager
     async def subscribe(self, *topics: str) -> AsyncIterator[Mailbox]:
-        """A mailbox for topics such as `run:<id>`, `team:<id>`, `stream:<id>`, `key:<id>`."""
+        """A mailbox for topics such as `run:<id>`, `team:<id>`, `stream:<id>`, `collect:all`."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._listen(), name="hints")
         mailbox = Mailbox()
@@ -162,7 +157,7 @@ class Hub:
             await asyncio.sleep(0.5)
 
     def _deliver(self, message: dict[str, Any]) -> None:
-        for kind in ("run", "team", "stream", "key", "collect"):
+        for kind in ("run", "team", "stream", "collect"):
             if kind in message:
                 for mailbox in self._waiting.get(f"{kind}:{message[kind]}", ()):
                     mailbox.put(message)

@@ -25,7 +25,6 @@ from console.graphql.http import operation
 from console.origin import is_foreign
 from console.schema import schema
 from runs.forms.plain import MOST_BYTES
-from runs.wake import hub
 from teams.commands import Refused
 from teams.graphql import Context
 from teams.queries import Caller, key_is_live
@@ -140,12 +139,11 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _mind_key(self, caller: Caller) -> None:
         """End everything within seconds of the key's end: revoked, expired, or its owner out of the team."""
         assert caller.key is not None
-        async with hub().subscribe(f"key:{caller.key.pk}") as mailbox:
-            live = True
-            while live:
-                await mailbox.wait(CHECK_KEY_EVERY)
-                with suppress(DatabaseError):  # not an answer: ask again
-                    live = await _key_is_live(caller.key.pk)
+        live = True
+        while live:
+            await asyncio.sleep(CHECK_KEY_EVERY)
+            with suppress(DatabaseError):  # not an answer: ask again
+                live = await _key_is_live(caller.key.pk)
         self.caller = Refused("Your API key has been revoked or has expired.", code=401)
         for number, task in list(self.operations.items()):
             task.cancel()

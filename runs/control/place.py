@@ -101,8 +101,8 @@ def free_of(offer: Pool, held: Iterable[Allocation], cpus_held: int) -> Free:
     )
 
 
-def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> list[UUID]:
-    """Start what fits: QUEUED → STARTING with its allocations, in one transaction. Returns their runs.
+def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> None:
+    """Start what fits: QUEUED → STARTING with its allocations, in one transaction.
 
     One pass at a time for each cluster: its row is locked, for some milliseconds. An attempt that is
     `joining` is PENDING and in the caller's hands, by the lease `token`: it is queued, and placed at once
@@ -114,16 +114,14 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         if joining is not None:
             waiting = sorted([*waiting, joining], key=lambda a: (a.priority_order, a.created_at, a.pk))
         if not waiting:
-            return []
+            return
         offer = pool(cluster)
         cpus_held = sum(queries.holding(cluster_id).values_list("cpus", flat=True))
         free = free_of(offer, Allocation.objects.filter(cluster=cluster), cpus_held)
         decided = plan(free, [(a.pk, Need(a.nodes, a.gpus, a.cpus)) for a in waiting])
         by_id = {attempt.pk: attempt for attempt in waiting}
-        started = []
         for attempt_id, placements in decided.placed:
             attempt = by_id[attempt_id]
-            started.append(attempt.run_id)
             if attempt is joining:
                 _start(attempt, placements, token)
                 continue
@@ -131,13 +129,11 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
                 with transaction.atomic():
                     _start(attempt, placements)
             except lifecycle.Stale:
-                started.pop()  # stopped meanwhile; what it would have held is free again at the next pass
-            else:
-                wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
+                continue  # stopped meanwhile; what it would have held is free again at the next pass
+            wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
         if joining is not None and joining.pk in decided.waiting:
             lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
         _explain(by_id, decided.waiting)
-        return started
 
 
 def _start(attempt: Attempt, placements: list[Placement], token: UUID | None = None) -> None:

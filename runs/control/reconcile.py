@@ -173,9 +173,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             commands.expired(attempt.run)
         case decide.Stop(grace):
             call("stop", engine.stop(handle_of(attempt), grace))
-            Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
-                stop_sent_grace=grace, stopped_at=attempt.stopped_at or now
-            )
+            Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(stop_sent_grace=grace)
             if attempt.status != Status.TERMINATING:
                 lifecycle.advance(attempt, [Step(Status.TERMINATING)], token=token)
             return False
@@ -271,5 +269,6 @@ def note(attempt: Attempt, seen: Observation) -> None:
             NodeState.objects.filter(pk=row.pk).update(**columns)
         else:
             continue
+        # With one rank the status moves with it, and says so itself.
         if attempt.nodes > 1:
             wake.run_changed(attempt.run_id, attempt.run.team_id, attempt.status)

@@ -83,7 +83,6 @@ class Migration(migrations.Migration):
                 ('queue_reason', models.CharField(blank=True, max_length=300)),
                 ('retries_used', models.PositiveIntegerField(default=0)),
                 ('not_before', models.DateTimeField(null=True)),
-                ('stopped_at', models.DateTimeField(null=True)),
                 ('stop_sent_grace', models.FloatField(null=True)),
                 ('seen_at', models.DateTimeField(null=True)),
                 ('cleaned_at', models.DateTimeField(null=True)),
