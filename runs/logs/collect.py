@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from channels.db import database_sync_to_async
@@ -23,9 +23,11 @@ from clusters.engines.base import EngineUnavailable, Handle
 from clusters.models import Cluster
 from runs import wake
 from runs.logs import store
-from runs.models import LogStream
+from runs.models import Attempt, LogStream
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 LEASE = 6.0
 """Seconds after which the streams of a collector that died are another's. Shorter than the control loop's
@@ -116,7 +118,9 @@ class Collector:
     async def _follow_to_end(self, stream: LogStream, token: uuid.UUID) -> None:
         engine = connect(stream.attempt.cluster)
         handle = Handle(str(stream.attempt_id), stream.attempt.handle or {})
-        writer = await asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.lines)
+        writer = await _to_the_end(
+            asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.lines)
+        )
         # What the source had lost before: as long as nothing is masked, both count the same bytes.
         source_offset, gaps = stream.source_offset, stream.source_offset - stream.committed
         try:
@@ -198,11 +202,11 @@ class Collector:
             log.warning("events interrupted", cluster=cluster.name, problem=repr(problem))
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Wait for work in a thread even when cancelled: a thread goes on, and its files must not be closed."""
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
@@ -298,8 +302,6 @@ def _clusters() -> list[Cluster]:
 
 @database_sync_to_async
 def _run_of(key: str) -> uuid.UUID | None:
-    from runs.models import Attempt
-
     with suppress(ValueError):
         return Attempt.objects.filter(pk=uuid.UUID(key)).values_list("run_id", flat=True).first()
     return None

@@ -6,7 +6,7 @@
         index                           (offset u64, lines before it u64, time f64), every 64 KiB
 
 How far a stream reaches is `LogStream.committed`, never the size of a file: past it there may be bytes
-of a writer that died, which the next one cuts off.
+of a writer that died, which the next one writes over.
 """
 
 from __future__ import annotations
@@ -160,16 +160,12 @@ class Writer:
         self._files = ExitStack()
         self.offset = committed
         self.lines = lines
-        self._cut_off_uncommitted()
+        self._cut_off_marks()
         self._hash = self._hash_of_committed()
         self._marks = self._files.enter_context(where.marks.open("ab"))
         self._index = self._files.enter_context(where.index.open("ab"))
         self._segment: int | None = None
         self._segment_start = 0
-        segments = where.segments()
-        if segments:
-            self._segment_start, path = segments[-1]
-            self._segment = os.open(path, os.O_WRONLY)
         self._indexed = index_before(where, committed).offset
 
     def append(self, data: bytes, noted: Sequence[Mark]) -> None:
@@ -205,12 +201,13 @@ class Writer:
         """Put bytes where they belong: by position, and across no border of segments.
 
         A writer that was held up and has lost its lease meanwhile may still be in here; what it writes are
-        the same bytes in the same place. Had it appended, it would shift those of its heir.
+        the same bytes in the same place. Had it appended, it would shift those of its heir; did a new one
+        cut off what lies past its beginning, it could cut off what its own heir has committed.
         """
         rest, at = memoryview(data), self.offset
         while rest:
             if self._segment is None or at - self._segment_start >= SEGMENT:
-                self._open_segment(at)
+                self._open_segment(at - at % SEGMENT)
             assert self._segment is not None
             room = self._segment_start + SEGMENT - at
             written = os.pwrite(self._segment, rest[:room], at - self._segment_start)
@@ -228,12 +225,8 @@ class Writer:
         self._segment_start = start
         _sync_folder(self._where.folder)
 
-    def _cut_off_uncommitted(self) -> None:
-        for start, path in self._where.segments():
-            if start >= self.offset and start > 0:
-                path.unlink()
-            elif start + path.stat().st_size > self.offset:
-                os.truncate(path, self.offset - start)
+    def _cut_off_marks(self) -> None:
+        """These are appended to: what lies past the beginning would be there twice."""
         for path, kind, keep in (
             # A mark at the end belongs to bytes that are not there; an index entry there is true.
             (self._where.marks, _MARK, self.offset - 1),

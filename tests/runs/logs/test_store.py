@@ -105,3 +105,10 @@ def test_a_writer_that_was_held_up_shifts_no_byte_of_its_heir(where: Location) -
     heir.append(b"line3\n", [])
     assert store.read(where, 0, 100, heir.offset) == b"line1\nline2\nline3\n"
     assert heir.sha256 == hashlib.sha256(b"line1\nline2\nline3\n").hexdigest()
+
+
+def test_a_writer_that_takes_over_too_late_cuts_nothing_off(where: Location) -> None:
+    """It was held up between taking the lease and opening the files; another has gone on meanwhile."""
+    heir = write(where, b"line1\n", b"line2\n")
+    Writer(where, 6, 1).close()
+    assert store.read(where, 0, 100, heir.offset) == b"line1\nline2\n"
