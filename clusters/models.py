@@ -33,6 +33,8 @@ class Cluster(models.Model):
 
     swept_at = models.DateTimeField(null=True, editable=False)
     """When the control loop last went over its runs by the timer."""
+    placed_at = models.DateTimeField(null=True, editable=False)
+    """When it last went down the queue: what is said of why runs wait is as old as that."""
 
     class Meta:
         constraints = [

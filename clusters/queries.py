@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -48,6 +49,21 @@ class Pool:
     notes: tuple[str, ...]
     instances: tuple[Instance, ...]
 
+    nodes: tuple[Mapping[str, Any], ...] = ()
+    """Each as the engine's `NodeCapacity`."""
+
+    def ranks(self, gpu_type: str, *, gpus: int, cpus: int) -> int:
+        """How many ranks with so many GPUs and CPUs would have room at one time, if nothing else ran."""
+        found = 0
+        for node in self.nodes:
+            if gpus and node["gpu_type"] != gpu_type:
+                continue
+            fits = [node.get("slots", 1)]
+            fits += [node["gpus"] // gpus] if gpus else []
+            fits += [node["cpus"] // cpus] if cpus else []
+            found += min(fits)
+        return found
+
     @property
     def gpu_types(self) -> list[str]:
         return [instance.gpu_type for instance in self.instances if not instance.is_cpu]
@@ -65,13 +81,14 @@ def pool(cluster: Cluster) -> Pool:
         # Every node can also run a command that needs no GPU.
         instances.append(_instance(CPU, nodes))
     return Pool(
-        slots=capacity.get("slots", 0),
+        slots=sum(node.get("slots", 1) for node in nodes),
         cpus=sum(node["cpus"] for node in nodes),
         gpus=sum(node["gpus"] for node in nodes),
         gpu_type=next((instance.gpu_type for instance in instances if not instance.is_cpu), CPU),
         declared=capacity.get("declared", False),
         notes=tuple(capacity.get("notes", ())),
         instances=tuple(instances),
+        nodes=tuple(nodes),
     )
 
 

@@ -11,6 +11,7 @@ CPU = "None"
 
 class Engine(StrEnum):
     PROCESS = "process"
+    SIM = "sim"
 
 
 class Sight(StrEnum):

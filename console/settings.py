@@ -236,6 +236,8 @@ ICONS = NODE_MODULES / "@tabler" / "icons" / "icons" / "outline"
 
 RUNYARD_GRACE_SECONDS = env_int("RUNYARD_GRACE_SECONDS", 30)
 """Between TERM and KILL when a run is stopped."""
+RUNYARD_UNDELETE_HOURS = env_int("RUNYARD_UNDELETE_HOURS", 24)
+"""How long a deleted run can be brought back; then its logs and texts are removed."""
 RUNYARD_LEASE_SECONDS = 15
 """How long a worker or collector that died keeps others from its work."""
 RUNYARD_SWEEP_SECONDS = env_int("RUNYARD_SWEEP_SECONDS", 2)

@@ -19,7 +19,8 @@ from django.db.models.functions import Now
 
 from runs import wake
 from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, NodeState, Run, RunEvent
-from runs.states import EXPLANATIONS, TERMINAL, TRANSITIONS, Desired, Reason, Status
+from runs.reasons import EXPLANATIONS
+from runs.states import TERMINAL, TRANSITIONS, Desired, Reason, Status
 
 
 class IllegalMove(Exception):

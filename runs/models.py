@@ -38,6 +38,8 @@ class Run(models.Model):
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
+    """It can be brought back until its logs and texts are purged."""
+    purged_at = models.DateTimeField(null=True, editable=False)
 
     # What was asked for, as it was understood.
     image = models.CharField(max_length=500)
@@ -83,6 +85,10 @@ class Run(models.Model):
             models.Index("team", "gpus", F("created_at").desc(), F("id").desc(), name="run_by_gpus"),
             models.Index("team", "run_type", F("created_at").desc(), F("id").desc(), name="run_by_type"),
             models.Index("team", F("ended_at").desc(), name="run_by_end"),
+            # Reader: the purge.
+            models.Index(
+                "deleted_at", condition=Q(deleted_at__isnull=False, purged_at=None), name="run_to_purge"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -230,7 +236,7 @@ class NodeState(models.Model):
 
 
 class Allocation(models.Model):
-    """One slot or one GPU that an attempt holds, on clusters whose queue is Runyard's.
+    """One slot or one GPU of a node that an attempt holds, on clusters whose queue is Runyard's.
 
     The row exists exactly while the attempt holds it; the constraint is what keeps two runs apart.
     """
@@ -242,16 +248,22 @@ class Allocation(models.Model):
     attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="allocations")
     cluster = models.ForeignKey("clusters.Cluster", models.CASCADE, related_name="+")
     rank = models.PositiveIntegerField()
+    node = models.CharField(max_length=255, default="")
     kind = models.CharField(max_length=4, choices=Kind)
     index = models.PositiveIntegerField()
+    """Which of the node's."""
+    cpus = models.PositiveIntegerField(default=0)
+    """Of the node, that the rank holds with its slot."""
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["cluster", "kind", "index"], name="allocation_never_shared"),
+            models.UniqueConstraint(
+                fields=["cluster", "node", "kind", "index"], name="allocation_never_shared"
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.index} of {self.cluster_id}"
+        return f"{self.kind} {self.index} of {self.node}"
 
 
 class RunEvent(models.Model):
@@ -289,6 +301,8 @@ class LogStream(models.Model):
     """Where to go on reading at the engine: differs from `committed` once masking changes lengths."""
     lines = models.BigIntegerField(default=0)
     last_output_at = models.DateTimeField(null=True)
+    findings = models.JSONField(default=dict)
+    """What `runs.logs.findings` recognised in it while it was stored. {}: nothing."""
     lease_token = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
 

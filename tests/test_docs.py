@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runs.states import EXPLANATIONS, TRANSITIONS, Reason, Status
+from runs.reasons import EXPLANATIONS
+from runs.states import TRANSITIONS, Reason, Status
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -35,22 +35,27 @@ class LaunchRejected(Exception):
     """This launch will never succeed on this engine, however often it is repeated.
 
     `reason` is a `runs.states.Reason` code ("LaunchRejected", "FailedImagePull", "DoesNotFit", …),
-    `message` one or two sentences for the person who submitted the run.
+    `message` one or two sentences for the person who submitted the run, `case` as in `RankObservation`.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, case: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.case = case
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one rank runs, where Runyard itself does the placing: a node slot and GPU indices."""
+    """Where one rank runs, where Runyard itself does the placing."""
 
     rank: int
     slot: int
+    """Which of its node's slots."""
     gpus: tuple[int, ...] = ()
+    """Which of its node's GPUs."""
+    node: str = ""
+    """A `NodeCapacity.name`; may be left out on a cluster of one node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,8 @@ class RankObservation:
     EngineError, FailedImagePull, …); None where the exit code alone tells."""
     message: str = ""
     """The engine's own words: evidence, shown beside the reason."""
+    case: str = ""
+    """Which case of the reason it is, where it has several: a `runs.states.ImagePullCase`."""
     stopped: bool = False
     """It ended after TERM or KILL was sent to it on Runyard's behalf."""
 
@@ -165,8 +172,12 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True)
 class NodeCapacity:
+    """One machine. A run's rank takes one slot, and its CPUs and GPUs, of one node."""
+
     name: str
     cpus: int
+    slots: int = 1
+    """Ranks that may run on it at one time."""
     gpus: int = 0
     gpu_type: str = "None"
     memory: str = ""
@@ -180,12 +191,15 @@ class Capacity:
     """What a cluster offers as a whole, used or not. Runyard knows itself what its runs hold."""
 
     nodes: tuple[NodeCapacity, ...]
-    slots: int
-    """Ranks that may run at one time, over all nodes."""
     declared: bool = False
     """The GPUs were declared for trying things out; no such hardware was found."""
     notes: tuple[str, ...] = ()
     """Sentences that people who use the cluster must know, such as a missing isolation."""
+
+    @property
+    def slots(self) -> int:
+        """Ranks that may run at one time, over all nodes."""
+        return sum(node.slots for node in self.nodes)
 
     @property
     def cpus(self) -> int:

@@ -8,16 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from clusters.engines.base import Observation, Phase, RankObservation
-from runs.states import (
-    EXPLANATIONS,
-    HOLDING,
-    WAITING,
-    Category,
-    Desired,
-    Reason,
-    Status,
-    decode_exit_code,
-)
+from runs.reasons import EXPLANATIONS, Category, decode_exit_code
+from runs.states import HOLDING, WAITING, Desired, Reason, Status
 
 
 @dataclass(frozen=True)

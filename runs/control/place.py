@@ -1,22 +1,22 @@
-"""Who gets which slots and GPUs, on clusters whose queue is Runyard's own.
+"""Who gets which slots, CPUs and GPUs, on clusters whose queue is Runyard's own.
 
 In queue order: priority, then age. What the head of the queue waits for is kept for it; those behind it
-may pass only with what it does not need.
+may pass only with what it cannot use. Preemptible runs of lower priority make room for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models.functions import Now
 
 from clusters.engines.base import Placement
 from clusters.models import Cluster
-from clusters.queries import Pool, pool
-from runs import lifecycle, queries, wake
+from runs import commands, lifecycle, queries, wake
 from runs.commands import RECONCILE
+from runs.control.plan import Held, Need, Node, Waiting, plan
 from runs.lifecycle import Step
 from runs.models import Allocation, Attempt
 from runs.states import Desired, Status
@@ -25,88 +25,12 @@ LOOK_AHEAD = 500
 """How far down the queue one pass looks; those further down are placed once these have gone."""
 
 
-@dataclass
-class Free:
-    """What a cluster has left. Slots and GPUs are handed out by index, lowest first; CPUs are counted."""
-
-    slots: list[int]
-    gpus: list[int]
-    cpus: int
-    kept_slots: int = 0
-    kept_gpus: int = 0
-    kept_cpus: int = 0
-
-    def lacks(self, need: Need) -> str:
-        """Why this does not fit now, in words for the queue page; empty if it fits."""
-        for word, wanted, free, kept in (
-            ("GPUs", need.gpus, len(self.gpus), self.kept_gpus),
-            ("CPUs", need.cpus, self.cpus, self.kept_cpus),
-            ("nodes", need.slots, len(self.slots), self.kept_slots),
-        ):
-            if wanted > free:
-                return f"needs {wanted} {word}, {free} free"
-            if wanted > free - kept:
-                return f"needs {wanted} {word}, {free} free but kept for runs ahead"
-        return ""
-
-    def keep(self, need: Need) -> None:
-        """Set aside for a run that waits what it will need of each kind, as far as it is free."""
-        self.kept_slots = min(len(self.slots), self.kept_slots + need.slots)
-        self.kept_gpus = min(len(self.gpus), self.kept_gpus + need.gpus)
-        self.kept_cpus = min(self.cpus, self.kept_cpus + need.cpus)
-
-    def take(self, need: Need) -> list[Placement]:
-        per_rank = need.gpus // need.slots
-        self.cpus -= need.cpus
-        return [
-            Placement(rank, self.slots.pop(0), tuple(self.gpus.pop(0) for _ in range(per_rank)))
-            for rank in range(need.slots)
-        ]
-
-
-@dataclass(frozen=True)
-class Need:
-    slots: int
-    gpus: int
-    cpus: int
-
-
-@dataclass
-class Plan:
-    """What one pass decided: attempts with their placements, and why the others wait."""
-
-    placed: list[tuple[UUID, list[Placement]]] = field(default_factory=list)
-    waiting: dict[UUID, str] = field(default_factory=dict)
-
-
-def plan(free: Free, queue: Iterable[tuple[UUID, Need]]) -> Plan:
-    """Go down the queue once. Pure. All ranks of an attempt are placed together, or none."""
-    result = Plan()
-    for attempt_id, need in queue:
-        lack = free.lacks(need)
-        if lack:
-            free.keep(need)
-            result.waiting[attempt_id] = lack
-        else:
-            result.placed.append((attempt_id, free.take(need)))
-    return result
-
-
-def free_of(offer: Pool, held: Iterable[Allocation], cpus_held: int) -> Free:
-    taken = {(row.kind, row.index) for row in held}
-    return Free(
-        slots=[index for index in range(offer.slots) if (Allocation.Kind.SLOT, index) not in taken],
-        gpus=[index for index in range(offer.gpus) if (Allocation.Kind.GPU, index) not in taken],
-        cpus=max(0, offer.cpus - cpus_held),
-    )
-
-
 def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> None:
     """Start what fits: QUEUED → STARTING with its allocations, in one transaction.
 
     One pass at a time for each cluster: its row is locked, for some milliseconds. An attempt that is
     `joining` is PENDING and in the caller's hands, by the lease `token`: it is queued, and placed at once
-    if its turn has come. The loop is rung for every other run that was placed.
+    if its turn has come. The loop is rung for every other run that was placed, or has to make room.
     """
     with transaction.atomic(savepoint=False):
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
@@ -115,10 +39,19 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
             waiting = sorted([*waiting, joining], key=lambda a: (a.priority_order, a.created_at, a.pk))
         if not waiting:
             return
-        offer = pool(cluster)
-        cpus_held = sum(queries.holding(cluster_id).values_list("cpus", flat=True))
-        free = free_of(offer, Allocation.objects.filter(cluster=cluster), cpus_held)
-        decided = plan(free, [(a.pk, Need(a.nodes, a.gpus, a.cpus)) for a in waiting])
+        holders = list(queries.holding(cluster_id))
+        decided = plan(
+            _nodes(cluster),
+            _held(cluster, holders),
+            [
+                Waiting(
+                    a.pk,
+                    Need(a.nodes, a.gpus // a.nodes, -(-a.cpus // a.nodes), a.gpu_type),
+                    a.priority_order,
+                )
+                for a in waiting
+            ],
+        )
         by_id = {attempt.pk: attempt for attempt in waiting}
         for attempt_id, placements in decided.placed:
             attempt = by_id[attempt_id]
@@ -133,29 +66,82 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
             wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
         if joining is not None and joining.pk in decided.waiting:
             lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
+        _preempt(decided.preempted, by_id, {holder.pk: holder for holder in holders})
         _explain(by_id, decided.waiting)
+        Cluster.objects.filter(pk=cluster_id).update(placed_at=Now())
 
 
-def _start(attempt: Attempt, placements: list[Placement], token: UUID | None = None) -> None:
+def _nodes(cluster: Cluster) -> list[Node]:
+    """The nodes that take new runs, empty, by name: from the last probe."""
+    return [
+        Node(
+            name=node["name"],
+            gpu_type=node["gpu_type"],
+            slots=tuple(range(node.get("slots", 1))),
+            gpus=tuple(range(node["gpus"])),
+            cpus=node["cpus"],
+            open=bool(node.get("alive", True) and node.get("schedulable", True)),
+        )
+        for node in cluster.capacity.get("nodes", ())
+    ]
+
+
+def _held(cluster: Cluster, holders: Iterable[Attempt]) -> list[Held]:
+    """What each attempt holds, and whether it could be made to give it up."""
+    placed: dict[UUID, dict[int, Placement]] = {}
+    cpus: dict[UUID, int] = {}
+    for row in Allocation.objects.filter(cluster=cluster).order_by("rank", "kind", "index"):
+        ranks = placed.setdefault(row.attempt_id, {})
+        now = ranks.get(row.rank, Placement(row.rank, 0, (), row.node))
+        if row.kind == Allocation.Kind.SLOT:
+            cpus[row.attempt_id] = row.cpus
+            ranks[row.rank] = Placement(row.rank, row.index, now.gpus, row.node)
+        else:
+            ranks[row.rank] = Placement(row.rank, now.slot, (*now.gpus, row.index), row.node)
+    return [
+        Held(
+            id=attempt.pk,
+            placements=tuple(placed.get(attempt.pk, {}).values()),
+            cpus=cpus.get(attempt.pk, 0),
+            priority_order=attempt.run.priority_order,
+            preemptible=attempt.run.preemptible,
+            ending=attempt.status == Status.TERMINATING or attempt.run.desired == Desired.STOPPED,
+            since=attempt.started_at or attempt.created_at,
+        )
+        for attempt in holders
+    ]
+
+
+def _start(attempt: Attempt, placements: Iterable[Placement], token: UUID | None = None) -> None:
     path = [Step(status) for status in (Status.QUEUED, Status.STARTING) if attempt.status != status]
     lifecycle.advance(attempt, path, token=token, queue_reason="")
     rows = []
     for placement in placements:
-        slots = [(Allocation.Kind.SLOT, placement.slot)]
-        for kind, index in [*slots, *((Allocation.Kind.GPU, gpu) for gpu in placement.gpus)]:
+        slots = [(Allocation.Kind.SLOT, placement.slot, -(-attempt.cpus // attempt.nodes))]
+        for kind, index, cpus in [*slots, *((Allocation.Kind.GPU, gpu, 0) for gpu in placement.gpus)]:
             rows.append(
                 Allocation(
                     attempt=attempt,
                     cluster_id=attempt.cluster_id,
                     rank=placement.rank,
+                    node=placement.node,
                     kind=kind,
                     index=index,
+                    cpus=cpus,
                 )
             )
     Allocation.objects.bulk_create(rows)
 
 
-def _explain(attempts: dict[UUID, Attempt], waiting: dict[UUID, str]) -> None:
+def _preempt(
+    victims: Mapping[UUID, UUID], waiting: Mapping[UUID, Attempt], holders: Mapping[UUID, Attempt]
+) -> None:
+    """Write the intent to stop each victim; the loop carries it out and requeues it."""
+    for victim_id, for_id in victims.items():
+        commands.preempt(holders[victim_id].run, waiting[for_id].run)
+
+
+def _explain(attempts: Mapping[UUID, Attempt], waiting: Mapping[UUID, str]) -> None:
     """Store why each attempt waits, where that has changed. Its place is not stored: that changes with every
     run that leaves the queue, and is counted where it is shown."""
     changed = []
@@ -168,11 +154,13 @@ def _explain(attempts: dict[UUID, Attempt], waiting: dict[UUID, str]) -> None:
 
 def placements_of(attempt: Attempt) -> tuple[Placement, ...]:
     """What an attempt holds, as its engine wants it."""
-    slots: dict[int, int] = {}
+    slots: dict[int, tuple[int, str]] = {}
     gpus: dict[int, list[int]] = {}
     for row in attempt.allocations.order_by("rank", "index"):
         if row.kind == Allocation.Kind.SLOT:
-            slots[row.rank] = row.index
+            slots[row.rank] = (row.index, row.node)
         else:
             gpus.setdefault(row.rank, []).append(row.index)
-    return tuple(Placement(rank, slot, tuple(gpus.get(rank, ()))) for rank, slot in sorted(slots.items()))
+    return tuple(
+        Placement(rank, slot, tuple(gpus.get(rank, ())), node) for rank, (slot, node) in sorted(slots.items())
+    )

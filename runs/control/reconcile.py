@@ -33,7 +33,8 @@ from runs.control.place import place
 from runs.control.spec import launch_spec
 from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
 from runs.models import Attempt, LogStream, NodeState
-from runs.states import EXPLANATIONS, Category, Desired, Reason, Status
+from runs.reasons import EXPLANATIONS, Category
+from runs.states import Desired, Reason, Status
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from runs.graphql.types import (
 )
 from runs.models import Attempt, NodeState, RunEvent
 from runs.models import Run as RunRow
-from runs.states import decode_exit_code
+from runs.reasons import decode_exit_code
 
 MAIN = "MAIN"
 _PHASES = {"": "Pending", "starting": "Starting", "running": "Running"}

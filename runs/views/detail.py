@@ -14,7 +14,8 @@ from django.views.decorators.http import require_safe
 from clusters.states import sight
 from runs import forms, queries
 from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
-from runs.states import EXPLANATIONS, TERMINAL, Desired, Explanation, Reason, Status, decode_exit_code
+from runs.reasons import EXPLANATIONS, Explanation, decode_exit_code
+from runs.states import TERMINAL, Desired, Reason, Status
 from runs.views.access import chosen, get_run, may_change
 from teams.states import Action
 from teams.views.access import PageRequest, page

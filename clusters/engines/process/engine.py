@@ -140,6 +140,7 @@ class ProcessEngine(Engine):
         node = NodeCapacity(
             name=config.hostname,
             cpus=config.cpus,
+            slots=config.slots,
             gpus=gpus,
             gpu_type=(config.gpu_type or (found.type if found.count else "declared")) if gpus else "None",
         )
@@ -156,7 +157,7 @@ class ProcessEngine(Engine):
             )
         if declared:
             notes.append(f"{gpus} GPUs were declared for trying things out; the host has {found.count}.")
-        return Capacity((node,), slots=config.slots, declared=declared, notes=tuple(notes))
+        return Capacity((node,), declared=declared, notes=tuple(notes))
 
     async def events(self) -> AsyncIterator[str]:
         """Keys of attempts of which a rank has started or ended."""

@@ -1,0 +1,36 @@
+"""What people, and the system's own limits, may do to runs. A command checks, writes an intent, and rings; the
+control loop does the rest."""
+
+from __future__ import annotations
+
+from runs.commands.change import (
+    MOST_METADATA,
+    UPDATABLE,
+    delete,
+    merge_metadata,
+    restart,
+    selected,
+    stop,
+    undelete,
+    update,
+)
+from runs.commands.submit import RECONCILE, Compute, RunRequest, submit
+from runs.commands.system import expired, preempt
+
+__all__ = [
+    "MOST_METADATA",
+    "RECONCILE",
+    "UPDATABLE",
+    "Compute",
+    "RunRequest",
+    "delete",
+    "expired",
+    "merge_metadata",
+    "preempt",
+    "restart",
+    "selected",
+    "stop",
+    "submit",
+    "undelete",
+    "update",
+]
