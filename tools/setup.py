@@ -45,6 +45,13 @@ FILES = {
         *(f"ace-builds/css/theme/{name}.css" for name in ("github_light_default", "github_dark")),
         "ace-builds/LICENSE",
     ],
+    "uplot": ["uplot/dist/uPlot.iife.min.js", "uplot/dist/uPlot.min.css", "uplot/LICENSE"],
+    "xterm": [
+        "@xterm/xterm/lib/xterm.js",
+        "@xterm/xterm/css/xterm.css",
+        "@xterm/xterm/LICENSE",
+        "@xterm/addon-fit/lib/addon-fit.js",
+    ],
 }
 
 
