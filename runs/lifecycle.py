@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Func
+from django.db.models import DateTimeField, Func, Q
 from django.db.models.functions import Now
 
 from runs import wake
@@ -51,6 +51,26 @@ class Outcome:
 COMPLETED = Outcome(Status.COMPLETED, None, exit_code=0)
 
 
+@dataclass(frozen=True)
+class Retry:
+    """The system's decision to make another attempt of one that has just ended: why, when, and what it is to
+    know of those before it."""
+
+    message: str
+    not_before: datetime
+    retries_used: int = 0
+    tries: int = 0
+    failed_with: str = ""
+    failed_alike: int = 0
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Those of the new attempt's row."""
+        columns = asdict(self)
+        del columns["message"]
+        return columns
+
+
 class ClockTimestamp(Func):
     """The database's wall clock, also within a transaction. Every time in the lifecycle is measured by it."""
 
@@ -80,8 +100,7 @@ def create_next_attempt(
     *,
     actor: str,
     message: str = "",
-    not_before: datetime | None = None,
-    retries_used: int = 0,
+    retry: Retry | None = None,
 ) -> Attempt:
     """Add an attempt to a run whose latest one has ended; the run is PENDING again, from the beginning.
 
@@ -111,8 +130,7 @@ def create_next_attempt(
             actor=actor,
             event="REQUEUED",
             message=message,
-            not_before=not_before,
-            retries_used=retries_used,
+            retry=retry,
         )
 
 
@@ -124,8 +142,7 @@ def _new_attempt(
     actor: str,
     event: str,
     message: str = "",
-    not_before: datetime | None = None,
-    retries_used: int = 0,
+    retry: Retry | None = None,
 ) -> Attempt:
     attempt = Attempt.objects.create(
         run=run,
@@ -139,22 +156,12 @@ def _new_attempt(
         nodes=run.nodes,
         cpus=run.cpus,
         priority_order=run.priority_order,
-        not_before=not_before,
-        retries_used=retries_used,
+        **(retry.columns if retry else {}),
     )
     LifecycleEntry.objects.create(attempt=attempt, status=Status.PENDING, entered_at=now)
     RunEvent.objects.create(run=run, attempt=attempt, type=event, message=message, actor=actor, at=now)
     wake.run_changed(run.pk, run.team_id, Status.PENDING)
     return attempt
-
-
-@dataclass(frozen=True)
-class Retry:
-    """The system's decision to make another attempt of what has just failed."""
-
-    message: str
-    not_before: datetime
-    retries_used: int
 
 
 @dataclass(frozen=True)
@@ -173,13 +180,15 @@ def advance(
     actor: str = "system",
     token: uuid.UUID | None = None,
     retry: Retry | None = None,
+    gave_up: str = "",
     **fields: Any,
 ) -> None:
     """Take an attempt, which must still be in `attempt.status`, through `steps` in order, in one transaction.
 
     `outcome` belongs to a last step that is terminal, and only there. `fields` are further columns of the
     attempt written with it. With `token`, the move is refused unless the caller still holds the lease. With
-    `retry` the next attempt is made in the same transaction: nobody sees the run terminal in between. Raises `IllegalMove`, or `Stale` with nothing changed.
+    `retry` the next attempt is made in the same transaction: nobody sees the run terminal in between; `gave_up`
+    says why there is none. Raises `IllegalMove`, or `Stale` with nothing changed.
     """
     path = list(steps)
     _check(Status(attempt.status), path, outcome)
@@ -196,14 +205,16 @@ def advance(
         if run.status in TERMINAL:
             Allocation.objects.filter(attempt=attempt).delete()
             if retry is not None:
-                create_next_attempt(
-                    run,
-                    actor="system",
-                    message=retry.message,
-                    not_before=retry.not_before,
-                    retries_used=retry.retries_used,
-                )
+                create_next_attempt(run, actor="system", message=retry.message, retry=retry)
                 return
+            if gave_up:
+                RunEvent.objects.create(
+                    run=run,
+                    attempt=attempt,
+                    type="RETRIES_STOPPED",
+                    message=f"Not retried: {gave_up}",
+                    at=entered,
+                )
         wake.run_changed(run.pk, run.team_id, run.status)
 
 
@@ -242,7 +253,8 @@ def _move(
 ) -> None:
     """Write a path that was checked: the rows of attempt and run once, one lifecycle row for each status.
 
-    With `still_wanted`, somebody who has asked meanwhile for it to stop makes it `Stale`.
+    With `still_wanted`, somebody who has asked meanwhile for it to stop (and not only to make room for
+    another run) makes it `Stale`.
     """
     expected, (status, last) = attempt.status, rows[-1]
     changes: dict[str, Any] = {**fields, "status": status}
@@ -265,8 +277,11 @@ def _move(
     if Attempt.objects.filter(pk=attempt.pk, status=expected, **guard).update(**changes) != 1:
         raise Stale
     # The run follows its latest attempt; an older attempt is terminal and never moves.
-    still: dict[str, Any] = {"desired": Desired.RUNNING, "deleted_at": None} if still_wanted else {}
-    if Run.objects.filter(pk=attempt.run_id, status=expected, **still).update(**of_run) != 1:
+    still = Q()
+    if still_wanted:
+        still = Q(desired=Desired.RUNNING) | Q(stop_reason=Reason.PREEMPTED)
+        still &= Q(deleted_at=None)
+    if Run.objects.filter(still, pk=attempt.run_id, status=expected).update(**of_run) != 1:
         raise Stale
     _write_entries(attempt, rows, outcome)
     for name, value in changes.items():

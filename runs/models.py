@@ -85,6 +85,12 @@ class Run(models.Model):
             models.Index("team", "gpus", F("created_at").desc(), F("id").desc(), name="run_by_gpus"),
             models.Index("team", "run_type", F("created_at").desc(), F("id").desc(), name="run_by_type"),
             models.Index("team", F("ended_at").desc(), name="run_by_end"),
+            # Reader: the sweep, for those that are to leave a queue.
+            models.Index(
+                "cluster",
+                condition=Q(desired=Desired.STOPPED.value, status=Status.QUEUED.value),
+                name="run_to_unqueue",
+            ),
             # Reader: the purge.
             models.Index(
                 "deleted_at", condition=Q(deleted_at__isnull=False, purged_at=None), name="run_to_purge"
@@ -145,11 +151,22 @@ class Attempt(models.Model):
     queue_reason = models.CharField(max_length=300, blank=True)
     retries_used = models.PositiveIntegerField(default=0)
     """How many of `max_retries` were spent before this attempt; by hand it starts at 0 again."""
+    tries = models.PositiveIntegerField(default=0)
+    """How many automatic attempts in a row this one is the last of: the pause before the next doubles with each."""
+    failed_with = models.CharField(max_length=64, blank=True)
+    """The failure that the attempt before ended with, if that was soon after its start …"""
+    failed_alike = models.PositiveSmallIntegerField(default=0)
+    """… and how many in a row have ended so: a crash loop is not retried for ever."""
     not_before = models.DateTimeField(null=True)
     """Back-off: an automatic attempt waits in PENDING until then."""
     stop_sent_grace = models.FloatField(null=True)
     """The grace that the engine was last told."""
     seen_at = models.DateTimeField(null=True)
+    """When the engine last answered for it; written at most every ten seconds."""
+    gone_since = models.DateTimeField(null=True)
+    """Since when the engine says that it holds nothing of what it had launched. Believed after a while."""
+    log_due = models.DateTimeField(null=True)
+    """Until when the end of a failed attempt waits for the log of the rank that failed first."""
     cleaned_at = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
@@ -177,8 +194,13 @@ class Attempt(models.Model):
             ),
         ]
         indexes = [
-            # Reader: the sweep. Finished attempts leave the index once their engine is cleaned up.
-            models.Index(fields=["cluster"], condition=Q(cleaned_at=None), name="attempt_to_look_at"),
+            # Reader: the sweep. Finished attempts leave the index once their engine is cleaned up, and those
+            # that only wait in a queue, however many, are not in it.
+            models.Index(
+                fields=["cluster"],
+                condition=Q(cleaned_at=None) & ~Q(status=Status.QUEUED.value),
+                name="attempt_to_look_at",
+            ),
             # Reader: the scheduler, in queue order.
             models.Index(
                 fields=["cluster", "priority_order", "created_at", "id"],

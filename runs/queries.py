@@ -150,20 +150,25 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
         ) from problem
 
 
-def attempts_to_look_at(cluster_id: UUID) -> QuerySet[Attempt]:
+def attempts_to_look_at(cluster_id: UUID, most: int) -> list[Attempt]:
     """What the sweep looks at, longest unseen first: attempts that are not finished and cleaned up, but for
-    those that only wait: in the queue, for their back-off, for the end of their logs, in somebody's hands."""
-    wanted = Q(run__desired=Desired.RUNNING)
-    queued = Q(status=Status.QUEUED) & wanted
-    backing_off = Q(status=Status.PENDING, not_before__gt=Now()) & wanted
+    those that only wait: in the queue, for their back-off, for the end of their logs, in somebody's hands.
+
+    Its price does not grow with the queue: what waits there is in neither of the two indexes.
+    """
+    backing_off = Q(status=Status.PENDING, not_before__gt=Now(), run__desired=Desired.RUNNING)
     open_logs = LogStream.objects.filter(attempt=OuterRef("pk"), ended_at=None)
     logs_owed = Q(status__in=TERMINAL) & Exists(open_logs)
-    return (
-        Attempt.objects.filter(cluster=cluster_id, cleaned_at=None)
-        .exclude(queued | backing_off | logs_owed)
-        .exclude(lease_until__gte=Now())
-        .order_by(F("seen_at").asc(nulls_first=True), "created_at")
+    mine = Attempt.objects.filter(cluster=cluster_id, cleaned_at=None).select_related("run")
+    free = Q(lease_until=None) | Q(lease_until__lt=Now())
+    going = (
+        mine.filter(~Q(status=Status.QUEUED), free)
+        .exclude(backing_off | logs_owed)
+        .order_by(F("seen_at").asc(nulls_first=True), "created_at")[:most]
     )
+    to_unqueue = Run.objects.filter(cluster=cluster_id, desired=Desired.STOPPED, status=Status.QUEUED)
+    leaving = mine.filter(free, status=Status.QUEUED, run__in=to_unqueue)[:most]
+    return [*going, *leaving]
 
 
 def queue(*cluster_ids: UUID) -> QuerySet[Attempt]:

@@ -8,6 +8,7 @@ from celery import shared_task
 
 from clusters.models import Cluster
 from runs import wake
+from runs.control.place import place as go_down_the_queue
 from runs.control.reconcile import reconcile as reconcile_run
 from runs.control.sweep import sweep_cluster as sweep_one
 
@@ -15,6 +16,11 @@ from runs.control.sweep import sweep_cluster as sweep_one
 @shared_task(name="runs.reconcile")
 def reconcile(run_id: str) -> None:
     reconcile_run(UUID(run_id))
+
+
+@shared_task(name="runs.place")
+def place(cluster_id: str) -> None:
+    go_down_the_queue(UUID(cluster_id))
 
 
 @shared_task(name="runs.sweep")

@@ -12,7 +12,7 @@ from django.db.models.functions import Least, Now
 
 from clusters.queries import visible_to as clusters_visible_to
 from runs import lifecycle, queries, wake
-from runs.commands.submit import RECONCILE
+from runs.commands.submit import PLACE, RECONCILE
 from runs.models import Attempt, Run, RunEvent, RunSpec
 from runs.states import PRIORITY_NAMES, TERMINAL, Desired, Reason, Status
 from teams import audit
@@ -160,6 +160,8 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
         audit.record(caller, "run.updated", run.name, team_id=run.team_id, **changes)
         RunEvent.objects.create(run=run, type="UPDATED", actor=caller.user.email, data=dict(changes))
         wake.ring(RECONCILE, str(run.pk), queue=run.cluster.queue)
+        # Its place in the queue may be another, and whether it has to make room.
+        wake.ring(PLACE, str(run.cluster_id), queue=run.cluster.queue)
         wake.run_changed(run.pk, run.team_id, run.status)
     run.refresh_from_db()
 

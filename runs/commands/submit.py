@@ -24,6 +24,7 @@ from teams.states import Action
 
 SUFFIX_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 RECONCILE = "runs.reconcile"
+PLACE = "runs.place"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,41 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from clusters.engines.base import Observation, Phase, RankObservation
-from runs.reasons import EXPLANATIONS, Category, decode_exit_code
-from runs.states import HOLDING, WAITING, Desired, Reason, Status
+from runs.reasons import EXPLANATIONS, IMAGE_PULL, Category, decode_exit_code
+from runs.states import HOLDING, WAITING, Desired, ImagePullCase, Reason, Status
+
+GONE_AFTER = timedelta(seconds=10)
+"""An engine that holds nothing of what it has launched must say so for so long: its list may be behind."""
+LOG_PATIENCE = timedelta(seconds=10)
+"""How long the end of a failed attempt waits for the log of the rank that failed first."""
+END_OF_LOG = 64 * 2**10
+"""Bytes at the end of a log where a message counts as what the rank ended with."""
+CRASH_LOOP = 3
+"""So many failures alike in a row, each …"""
+SOON = timedelta(minutes=1)
+"""… within so long of its start, are a crash loop: another try would end the same."""
+FIRST_BACKOFF = timedelta(seconds=5)
+LONGEST_BACKOFF = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A line of a log that says what went wrong."""
+
+    offset: int
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is known of the log of the rank that failed first."""
+
+    size: int
+    complete: bool
+    """It has its end record: nothing more will come."""
+    signs: Mapping[Reason, Sign] = field(default_factory=dict)
+    """The last line that is a sign of each reason."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +56,6 @@ class Situation:
     streams_open: bool
     """Logs are still owed."""
     desired: Desired
-    index: int = 0
-    """Which attempt it is: the pause before the next one doubles with each."""
     not_before: datetime | None = None
     started_at: datetime | None = None
     stop_reason: Reason | None = None
@@ -35,6 +66,16 @@ class Situation:
     max_duration_seconds: int | None = None
     max_retries: int = 0
     retries_used: int = 0
+    tries: int = 0
+    """Automatic attempts in a row: the pause before the next one doubles with each."""
+    failed_with: str = ""
+    failed_alike: int = 0
+    """What the attempts right before ended with soon after their start, and how many of them."""
+    gone_since: datetime | None = None
+    log_due: datetime | None = None
+    """Until when its end waits for a log; None = it does not wait yet."""
+    log: Log | None = None
+    """Of the rank that failed first, where it was looked at."""
     retry_on_system_failure: bool = False
     deleted: bool = False
 
@@ -53,6 +94,22 @@ class Ending:
     """When its command began, if it did."""
     first_exit_at: datetime | None = None
     last_exit_at: datetime | None = None
+
+    @property
+    def signature(self) -> str:
+        """Equal for failures that are alike."""
+        return f"{self.reason}/{self.exit_code}"
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another attempt, made in the transaction that ends this one."""
+
+    after: timedelta
+    why: str
+    spends_retry: bool = False
+    failed_with: str = ""
+    failed_alike: int = 0
 
 
 class Action:
@@ -96,13 +153,26 @@ class Stop(Action):
 
 
 @dataclass(frozen=True)
+class Vanished(Action):
+    """The engine has just begun to say that it holds nothing: take down when, and look again."""
+
+
+@dataclass(frozen=True)
+class AwaitLog(Action):
+    """All ranks have ended, one of them badly: TERMINATING, until its log is complete or `until` has come."""
+
+    until: datetime
+    ending: Ending
+
+
+@dataclass(frozen=True)
 class Finish(Action):
     """Write the terminal status, through every status that leads there."""
 
     ending: Ending
-    retry_in: timedelta | None = None
-    """Make another attempt after so long, in the same transaction; None: do not."""
-    spends_retry: bool = False
+    again: Again | None = None
+    gave_up: str = ""
+    """Why a failure that would be retried is not, in words."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +199,9 @@ def decide(now: datetime, it: Situation, seen: Observation | None) -> Action:
     if seen is None:
         return Nothing()
     if seen.gone:
-        return _gone(it)
-    if len(seen.ranks) >= it.nodes and all(rank.phase is Phase.EXITED for rank in seen.ranks):
-        return finish(it, judge(it, seen.ranks))
+        return _gone(now, it)
+    if all_exited(it.nodes, seen):
+        return _over(now, it, seen.ranks)
     if it.desired is Desired.STOPPED:
         return _stop(it, it.stop_grace)
     if any(_failed(rank) for rank in seen.ranks):
@@ -152,12 +222,32 @@ def _waiting(now: datetime, it: Situation) -> Action:
     return Nothing()
 
 
-def _gone(it: Situation) -> Action:
+def _gone(now: datetime, it: Situation) -> Action:
+    if it.launched:
+        if it.gone_since is None:
+            return Vanished()
+        if now < it.gone_since + GONE_AFTER:
+            return Nothing(until=it.gone_since + GONE_AFTER)
     if it.desired is Desired.STOPPED:
-        return Finish(Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
+        return finish(it, Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
     return finish(
         it, Ending(Reason.ENGINE_ERROR, "The engine holds no trace of this attempt; its outcome is unknown.")
     )
+
+
+def all_exited(nodes: int, seen: Observation) -> bool:
+    return len(seen.ranks) >= nodes and all(rank.phase is Phase.EXITED for rank in seen.ranks)
+
+
+def _over(now: datetime, it: Situation, ranks: tuple[RankObservation, ...]) -> Action:
+    """Every rank has ended. What the log of a failed one says may be the reason: it is worth a short wait."""
+    ending = judge(it, ranks)
+    if it.log is not None and not it.log.complete:
+        if it.log_due is None:
+            return AwaitLog(now + LOG_PATIENCE, ending)
+        if now < it.log_due:
+            return Nothing(until=it.log_due)
+    return finish(it, ending)
 
 
 def _stop(it: Situation, grace: float) -> Action:
@@ -179,6 +269,21 @@ def _failed(rank: RankObservation) -> bool:
     )
 
 
+def first_failed(seen: Observation) -> RankObservation | None:
+    """The first rank to fail, by its own exit time; those that were stopped for it did not fail."""
+    failures = sorted(
+        (rank for rank in seen.ranks if _failed(rank)),
+        key=lambda rank: (rank.ended_at is None, rank.ended_at, rank.rank),
+    )
+    return failures[0] if failures else None
+
+
+def wants_log(nodes: int, seen: Observation) -> int | None:
+    """The rank whose log may say why the attempt failed; None where that is known without, or not yet asked."""
+    first = first_failed(seen) if all_exited(nodes, seen) else None
+    return first.rank if first is not None and first.exit_code and first.reason is None else None
+
+
 def judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
     """Why an attempt ended whose ranks have all exited: the first failure, by its own exit time, decides.
 
@@ -196,62 +301,111 @@ def judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
 
 def _judge(it: Situation, ranks: tuple[RankObservation, ...]) -> Ending:
     codes = {str(rank.rank): rank.exit_code for rank in ranks}
-    failures = sorted(
-        (rank for rank in ranks if _failed(rank)),
-        key=lambda rank: (rank.ended_at is None, rank.ended_at, rank.rank),
-    )
-    if failures:
-        first = failures[0]
-        reason = Reason(first.reason) if first.reason in set(Reason) else Reason.ERROR
-        if first.reason is None and first.exit_code is None:
-            reason = Reason.ENGINE_ERROR
-        return Ending(
-            reason,
-            _failure_message(reason, first, len(ranks)),
-            evidence={"exit_codes": codes, "node": first.node, "engine": first.message},
-            exit_code=first.exit_code,
-            failed_rank=first.rank,
-        )
+    first = first_failed(Observation(ranks))
+    if first is not None:
+        return _failure(it, first, ranks, codes)
     if any(rank.stopped for rank in ranks) and it.desired is Desired.STOPPED:
         reason = it.stop_reason or Reason.USER_STOPPED
         return Ending(reason, it.stop_message, evidence={"exit_codes": codes})
     if any(rank.stopped for rank in ranks):
-        return Ending(
-            Reason.ENGINE_ERROR,
-            "It was stopped, but nobody asked for it here.",
-            evidence={"exit_codes": codes},
-        )
+        reason = Reason.STOPPED_OUTSIDE
+        return Ending(reason, EXPLANATIONS[reason].sentence, evidence={"exit_codes": codes})
     return Ending(None, exit_code=0, evidence={"exit_codes": codes})
 
 
-def _failure_message(reason: Reason, rank: RankObservation, ranks: int) -> str:
-    where = f"rank {rank.rank}" + (f" on {rank.node}" if rank.node else "")
-    parts = [
-        EXPLANATIONS[reason].sentence
-        if ranks == 1
-        else f"{EXPLANATIONS[reason].sentence} First failed: {where}."
+def _failure(
+    it: Situation, first: RankObservation, ranks: tuple[RankObservation, ...], codes: Mapping[str, Any]
+) -> Ending:
+    evidence: dict[str, Any] = {"exit_codes": codes, "node": first.node, "engine": first.message}
+    reason, sign = Reason.ERROR, None
+    if first.reason is not None:
+        reason = Reason(first.reason) if first.reason in set(Reason) else Reason.ERROR
+    elif first.exit_code is None:
+        reason = Reason.ENGINE_ERROR
+    elif it.log is not None:
+        reason, sign = _from_log(it.log)
+        evidence["log"] = {"complete": it.log.complete}
+        if sign is not None:
+            evidence["log"]["sign"] = {"offset": sign.offset, "line": sign.line, "text": sign.text}
+    sentence = explain(reason, first.case)
+    if first.case:
+        evidence["case"] = first.case
+    where = f"rank {first.rank}" + (f" on {first.node}" if first.node else "")
+    parts = [sentence if len(ranks) == 1 else f"{sentence} First failed: {where}."]
+    if first.exit_code is not None:
+        parts.append(f"It ended with {decode_exit_code(first.exit_code)}.")
+    if sign is not None:
+        parts.append(f"Its log says, at line {sign.line}: {sign.text}")
+    if first.message:
+        parts.append(first.message)
+    return Ending(
+        reason, " ".join(parts), evidence=evidence, exit_code=first.exit_code, failed_rank=first.rank
+    )
+
+
+def _from_log(log: Log) -> tuple[Reason, Sign | None]:
+    """What a rank that failed said last, if that is the sign of a cause; a line long before its end is not."""
+    signs = [
+        (sign, reason)
+        for reason, sign in log.signs.items()
+        if log.complete and log.size - sign.offset <= END_OF_LOG
     ]
-    if rank.exit_code is not None:
-        parts.append(f"It ended with {decode_exit_code(rank.exit_code)}.")
-    if rank.message:
-        parts.append(rank.message)
-    return " ".join(parts)
+    if not signs:
+        return Reason.ERROR, None
+    sign, reason = max(signs, key=lambda found: found[0].offset)
+    return reason, sign
 
 
-FIRST_BACKOFF = timedelta(seconds=5)
-LONGEST_BACKOFF = timedelta(minutes=5)
+def explain(reason: Reason, case: str = "") -> str:
+    """What a reason, or a case of it, means, in one sentence."""
+    if reason is Reason.FAILED_IMAGE_PULL and case in set(ImagePullCase):
+        return IMAGE_PULL[ImagePullCase(case)][0]
+    return EXPLANATIONS[reason].sentence
 
 
 def finish(it: Situation, ending: Ending) -> Finish:
     """End like this, with or without another attempt: the reason and what people asked for decide."""
-    if ending.reason is None or it.desired is Desired.STOPPED or it.deleted:
+    if ending.reason is None or it.deleted:
+        return Finish(ending)
+    if ending.reason is Reason.PREEMPTED:
+        # It did nothing wrong: nothing is spent, and it need not wait before it queues again.
+        return Finish(ending, Again(timedelta(0), "it was preempted and goes back to the queue"))
+    making_room = it.stop_reason is Reason.PREEMPTED
+    if it.desired is Desired.STOPPED and not making_room:
         return Finish(ending)
     explanation = EXPLANATIONS[ending.reason]
     if explanation.status is not Status.FAILED or not explanation.retryable:
         return Finish(ending)
-    backoff = min(FIRST_BACKOFF * 2 ** min(it.index, 10), LONGEST_BACKOFF)
-    if explanation.category is Category.SYSTEM and it.retry_on_system_failure:
-        return Finish(ending, retry_in=backoff)
-    if it.retries_used < it.max_retries:
-        return Finish(ending, retry_in=backoff, spends_retry=True)
-    return Finish(ending)
+    system = explanation.category is Category.SYSTEM and it.retry_on_system_failure
+    if not system and it.retries_used >= it.max_retries:
+        used = f"all {it.max_retries} retries are used" if it.max_retries else ""
+        return Finish(ending, gave_up=used)
+    alike = _alike(it, ending)
+    if alike >= CRASH_LOOP:
+        return Finish(
+            ending,
+            gave_up=f"the same failure {alike} times in a row, each within a minute of its start; "
+            "another try would end the same",
+        )
+    return Finish(
+        ending,
+        Again(
+            after=min(FIRST_BACKOFF * 2 ** min(it.tries, 10), LONGEST_BACKOFF),
+            why=f"attempt failed ({ending.reason}): "
+            + (
+                "a failure of the platform, retried by the watchdog"
+                if system
+                else f"retry {it.retries_used + 1} of {it.max_retries}"
+            ),
+            spends_retry=not system,
+            failed_with=ending.signature if alike else "",
+            failed_alike=alike,
+        ),
+    )
+
+
+def _alike(it: Situation, ending: Ending) -> int:
+    """How many failures in a row, with this one, were alike and soon after their start; 0: this one was not."""
+    if it.started_at is None or ending.last_exit_at is None or ending.last_exit_at - it.started_at > SOON:
+        return 0
+    return 1 + (it.failed_alike if it.failed_with == ending.signature else 0)

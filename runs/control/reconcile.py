@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,15 +26,16 @@ from clusters.engines.base import (
     Handle,
     LaunchRejected,
     Observation,
+    Phase,
 )
 from runs import commands, lifecycle, wake
 from runs.control import claim, decide
-from runs.control.decide import Ending, Situation
+from runs.control.decide import Ending, Log, Sign, Situation
 from runs.control.place import place
 from runs.control.spec import launch_spec
 from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
 from runs.models import Attempt, LogStream, NodeState
-from runs.reasons import EXPLANATIONS, Category
+from runs.reasons import EXPLANATIONS
 from runs.states import Desired, Reason, Status
 
 log = structlog.get_logger(__name__)
@@ -120,7 +122,6 @@ def situation(attempt: Attempt) -> Situation:
         launched=attempt.handle is not None,
         streams_open=status.terminal and LogStream.objects.filter(attempt=attempt, ended_at=None).exists(),
         desired=Desired(run.desired) if not status.terminal else Desired.RUNNING,
-        index=attempt.index,
         not_before=attempt.not_before,
         started_at=attempt.started_at,
         stop_reason=Reason(run.stop_reason) if run.stop_reason else None,
@@ -130,6 +131,11 @@ def situation(attempt: Attempt) -> Situation:
         max_duration_seconds=run.max_duration_seconds,
         max_retries=run.max_retries,
         retries_used=attempt.retries_used,
+        tries=attempt.tries,
+        failed_with=attempt.failed_with,
+        failed_alike=attempt.failed_alike,
+        gone_since=attempt.gone_since,
+        log_due=attempt.log_due,
         retry_on_system_failure=run.retry_on_system_failure,
         deleted=run.deleted_at is not None,
     )
@@ -141,6 +147,19 @@ def stop_message(reason: str, actor: str, message: str) -> str:
         return ""
     text = f"Stopped by {actor}" if actor != "system" else EXPLANATIONS[Reason(reason)].sentence
     return f"{text}: {message}" if message else text
+
+
+def log_of(attempt: Attempt, rank: int) -> Log:
+    """What was recognised in the log of a rank so far. One that was never opened has nothing to say."""
+    row = LogStream.objects.filter(attempt=attempt, rank=rank, name=MAIN).first()
+    if row is None:
+        return Log(size=0, complete=True)
+    signs = {
+        Reason(code): Sign(found["offset"], found["line"], found["text"])
+        for code, found in row.findings.get("signs", {}).items()
+        if code in set(Reason)
+    }
+    return Log(size=row.committed, complete=row.ended_at is not None, signs=signs)
 
 
 def handle_of(attempt: Attempt) -> Handle:
@@ -155,6 +174,9 @@ def _step(attempt: Attempt, now: datetime, token: UUID) -> bool:
         handle = handle_of(attempt)
         seen = call("observe", engine.observe([handle]))[handle.key]
         note(attempt, seen)
+        rank = decide.wants_log(it.nodes, seen)
+        if rank is not None:
+            it = replace(it, log=log_of(attempt, rank))
     return act(attempt, engine, decide.decide(now, it, seen), token, now)
 
 
@@ -178,8 +200,18 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             if attempt.status != Status.TERMINATING:
                 lifecycle.advance(attempt, [Step(Status.TERMINATING)], token=token)
             return False
-        case decide.Finish(ending, retry_in, spends_retry):
-            _finish(attempt, ending, token, now, retry_in, spends_retry)
+        case decide.Vanished():
+            Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(gone_since=now)
+            return False
+        case decide.AwaitLog(until, ending):
+            if attempt.status == Status.TERMINATING:
+                Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(log_due=until)
+            else:
+                lifecycle.advance(attempt, _to_terminating(attempt, ending), token=token, log_due=until)
+            # The end of the log rings.
+            return False
+        case decide.Finish():
+            _finish(attempt, action, token, now)
             # Cleaning up waits for the logs: their end will ring.
             return False
         case decide.CleanUp():
@@ -198,8 +230,11 @@ def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> Non
         handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
     except LaunchRejected as refusal:
         reason = Reason(refusal.reason) if refusal.reason in set(Reason) else Reason.LAUNCH_REJECTED
-        end = decide.finish(situation(attempt), Ending(reason, refusal.message))
-        _finish(attempt, end.ending, token, now, end.retry_in, end.spends_retry)
+        message = f"{decide.explain(reason, refusal.case)} {refusal.message}".strip()
+        evidence = {"engine": refusal.message, **({"case": refusal.case} if refusal.case else {})}
+        _finish(
+            attempt, decide.finish(situation(attempt), Ending(reason, message, evidence=evidence)), token, now
+        )
         return
     with transaction.atomic():
         held = Attempt.objects.filter(pk=attempt.pk, lease_token=token)
@@ -209,48 +244,59 @@ def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> Non
     wake.streams_opened()
 
 
-def _finish(
-    attempt: Attempt,
-    ending: Ending,
-    token: UUID,
-    now: datetime,
-    retry_in: timedelta | None,
-    spends_retry: bool,
-) -> None:
-    """Write every status up to the end, in order, with the engine's own times where it has them."""
-    outcome = COMPLETED
-    if ending.reason is not None:
-        outcome = Outcome.because(
-            ending.reason,
-            ending.message,
-            evidence=ending.evidence,
-            exit_code=ending.exit_code,
-            failed_rank=ending.failed_rank,
-        )
-    steps = []
-    status = Status(attempt.status)
+def _to_terminating(attempt: Attempt, ending: Ending) -> list[Step]:
+    """Every status up to TERMINATING, with the engine's own times where it has them."""
+    steps, status = [], Status(attempt.status)
     if status is Status.STARTING and ending.running_at is not None:
         steps.append(Step(Status.RUNNING, ending.running_at))
     if status in {Status.STARTING, Status.RUNNING}:
         steps.append(Step(Status.TERMINATING, ending.first_exit_at))
-    steps.append(Step(outcome.status, ending.last_exit_at))
-    retry = None
-    if retry_in is not None and ending.reason is not None:
-        used = attempt.retries_used + spends_retry
-        why = (
-            "by the watchdog"
-            if EXPLANATIONS[ending.reason].category is Category.SYSTEM and not spends_retry
-            else f"retry {used} of {attempt.run.max_retries}"
+    return steps
+
+
+def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime) -> None:
+    """Write every status up to the end, in order, and with it the next attempt if there is to be one."""
+    ending, again = finish.ending, finish.again
+    queued = attempt.status == Status.QUEUED
+    outcome = COMPLETED
+    if ending.reason is not None:
+        message = ending.message
+        if finish.gave_up:
+            message += f" Not retried: {finish.gave_up}."
+        outcome = Outcome.because(
+            ending.reason,
+            message,
+            evidence=ending.evidence,
+            exit_code=ending.exit_code,
+            failed_rank=ending.failed_rank,
         )
-        retry = Retry(f"Attempt {attempt.index} failed ({ending.reason}): {why}", now + retry_in, used)
+    steps = [*_to_terminating(attempt, ending), Step(outcome.status, ending.last_exit_at)]
+    retry = None
+    if again is not None:
+        retry = Retry(
+            f"Attempt {attempt.index + 1}: {again.why}",
+            now + again.after,
+            retries_used=attempt.retries_used + again.spends_retry,
+            # What made room was no failure: the next one is a first try again.
+            tries=attempt.tries + 1 if again.after else 0,
+            failed_with=again.failed_with,
+            failed_alike=again.failed_alike,
+        )
     fields: dict[str, Any] = {} if attempt.started_at else {"cleaned_at": now}
-    lifecycle.advance(attempt, steps, outcome=outcome, token=token, retry=retry, **fields)
-    if attempt.started_at:
+    lifecycle.advance(
+        attempt, steps, outcome=outcome, token=token, retry=retry, gave_up=finish.gave_up, **fields
+    )
+    if attempt.started_at or queued:
+        # What it held, or had kept for it, is others' now.
         place(attempt.cluster_id)
 
 
 def note(attempt: Attempt, seen: Observation) -> None:
-    """Keep what the engine shows of each rank, where it is new."""
+    """Keep what the engine shows of each rank, where it is new. How a rank ended is never overwritten: an
+    answer that comes late may be older than the one before it."""
+    if attempt.gone_since is not None and not seen.gone:
+        Attempt.objects.filter(pk=attempt.pk).update(gone_since=None)
+        attempt.gone_since = None
     known = {row.rank: row for row in attempt.node_states.all()}
     for rank in seen.ranks:
         columns: Mapping[str, Any] = {
@@ -266,7 +312,9 @@ def note(attempt: Attempt, seen: Observation) -> None:
         row = known.get(rank.rank)
         if row is None:
             NodeState.objects.create(attempt=attempt, rank=rank.rank, **columns)
-        elif any(getattr(row, name) != value for name, value in columns.items()):
+        elif row.phase != Phase.EXITED and any(
+            getattr(row, name) != value for name, value in columns.items()
+        ):
             NodeState.objects.filter(pk=row.pk).update(**columns)
         else:
             continue

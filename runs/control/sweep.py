@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,11 @@ log = structlog.get_logger(__name__)
 
 BATCH = 1000
 """Attempts looked at in one pass over a cluster."""
+NOTE_EVERY = timedelta(seconds=10)
+"""How old what is stored of when an attempt was seen may be: less than what counts as stale."""
+PLACE_EVERY = timedelta(seconds=15)
+"""The queue is gone down whenever somebody joins it or leaves nodes; besides, so often: for what rang no bell,
+and so that what is said of why runs wait is no older."""
 
 
 def sweep_cluster(cluster_id: UUID) -> int:
@@ -30,7 +36,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
     """
     cluster = Cluster.objects.get(pk=cluster_id)
     Cluster.objects.filter(pk=cluster_id).update(swept_at=Now())
-    due = list(queries.attempts_to_look_at(cluster_id).select_related("run")[:BATCH])
+    due = queries.attempts_to_look_at(cluster_id, BATCH)
     engine = connect(cluster)
     held = [attempt for attempt in due if attempt.status in HOLDING]
     try:
@@ -40,8 +46,9 @@ def sweep_cluster(cluster_id: UUID) -> int:
         due = [attempt for attempt in due if attempt.status not in HOLDING]
         seen = {}
     now = lifecycle.database_now()
-    if seen:
-        Attempt.objects.filter(pk__in=[attempt.pk for attempt in held]).update(seen_at=now)
+    unnoted = [a.pk for a in held if seen and (a.seen_at is None or now - a.seen_at > NOTE_EVERY)]
+    if unnoted:
+        Attempt.objects.filter(pk__in=unnoted).update(seen_at=now)
     acted = 0
     for attempt in due:
         action = decide.decide(now, situation(attempt), seen.get(str(attempt.pk)))
@@ -52,5 +59,6 @@ def sweep_cluster(cluster_id: UUID) -> int:
             except Exception:
                 # One that cannot be dealt with must not keep the others from their turn.
                 log.exception("attempt failed", attempt=str(attempt.pk))
-    place(cluster_id)
+    if cluster.placed_at is None or now - cluster.placed_at > PLACE_EVERY:
+        place(cluster_id)
     return acted

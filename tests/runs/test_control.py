@@ -240,7 +240,7 @@ def test_what_only_waits_is_not_looked_at_but_placed_when_there_is_room(world: W
     drive(blocker, "RUNNING")
     waiting = make_run(world.ada)
     drive(waiting, "QUEUED")
-    looked_at = queries.attempts_to_look_at(world.cluster.pk)
+    looked_at = queries.attempts_to_look_at(world.cluster.pk, 100)
     assert [attempt.run_id for attempt in looked_at] == [blocker.pk]
     commands.stop(world.ada, blocker)
     drive(blocker)

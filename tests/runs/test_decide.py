@@ -11,18 +11,23 @@ from hypothesis import strategies as st
 
 from clusters.engines.base import Observation, Phase, RankObservation
 from runs.control.decide import (
+    AwaitLog,
     CleanUp,
     Enqueue,
     Expire,
     Finish,
     Launch,
+    Log,
     MarkRunning,
     Nothing,
+    Sign,
     Situation,
     Stop,
+    Vanished,
     decide,
     judge,
     must_look,
+    wants_log,
 )
 from runs.states import HOLDING, Desired, Reason, Status
 
@@ -163,13 +168,127 @@ def test_who_is_retried(
     it = replace(RUNNING, nodes=1, max_retries=retries, retries_used=used, retry_on_system_failure=watchdog)
     action = decide(NOW, it, seen(exited(0, code)))
     assert isinstance(action, Finish)
-    assert (action.retry_in is not None, action.spends_retry) == (again, spends)
+    assert (action.again is not None, bool(action.again and action.again.spends_retry)) == (again, spends)
 
 
 def test_nothing_is_retried_that_somebody_wants_stopped() -> None:
     action = decide(NOW, replace(STOPPING, nodes=1, max_retries=5), seen(exited(0, 1)))
     assert isinstance(action, Finish)
-    assert action.retry_in is None
+    assert action.again is None
+
+
+def test_the_pause_before_a_retry_doubles_with_each_automatic_attempt_and_has_an_end() -> None:
+    it = replace(RUNNING, nodes=1, max_retries=100)
+
+    def pause(tries: int) -> float:
+        action = decide(NOW, replace(it, tries=tries), seen(exited(0, 1)))
+        assert isinstance(action, Finish) and action.again is not None
+        return action.again.after.total_seconds()
+
+    assert [pause(tries) for tries in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_the_third_failure_alike_within_a_minute_of_starting_is_not_retried() -> None:
+    it = replace(RUNNING, nodes=1, max_retries=100, retry_on_system_failure=True, started_at=NOW)
+    soon, late = NOW + timedelta(seconds=59), NOW + timedelta(seconds=61)
+    for code, watchdog in ((1, False), (None, True)):
+        for at, gives_up in ((soon, True), (late, False)):
+            observed = seen(replace(exited(0, code), ended_at=at))
+            first = decide(at, it, observed)
+            assert isinstance(first, Finish) and first.again is not None
+            assert first.again.failed_alike == (1 if gives_up else 0)
+            third = decide(at, replace(it, failed_with=first.again.failed_with, failed_alike=2), observed)
+            assert isinstance(third, Finish)
+            assert (third.again is None, "3 times" in third.gave_up) == (gives_up, gives_up), watchdog
+    other = decide(
+        soon, replace(it, failed_with="Error/1", failed_alike=2), seen(replace(exited(0, 2), ended_at=soon))
+    )
+    assert isinstance(other, Finish) and other.again is not None and other.again.failed_alike == 1
+
+
+def test_a_preempted_attempt_goes_back_to_the_queue_and_spends_nothing() -> None:
+    it = replace(STOPPING, nodes=1, stop_reason=Reason.PREEMPTED, retries_used=1, tries=3)
+    action = decide(NOW, it, seen(exited(0, 143, stopped=True)))
+    assert isinstance(action, Finish) and action.again is not None
+    assert action.ending.reason is Reason.PREEMPTED
+    assert (action.again.after, action.again.spends_retry) == (timedelta(0), False)
+
+
+def test_one_that_failed_by_itself_while_it_was_to_make_room_is_retried_as_any_failure() -> None:
+    it = replace(STOPPING, nodes=1, stop_reason=Reason.PREEMPTED, max_retries=1)
+    action = decide(NOW, it, seen(exited(0, 1)))
+    assert isinstance(action, Finish) and action.again is not None
+    assert (action.ending.reason, action.again.spends_retry) == (Reason.ERROR, True)
+
+
+def test_an_engine_that_holds_nothing_of_what_it_launched_is_believed_after_a_while() -> None:
+    assert decide(NOW, RUNNING, GONE) == Vanished()
+    since = replace(RUNNING, gone_since=NOW)
+    assert isinstance(decide(NOW + timedelta(seconds=9), since, GONE), Nothing)
+    action = decide(NOW + timedelta(seconds=10), since, GONE)
+    assert isinstance(action, Finish) and action.ending.reason is Reason.ENGINE_ERROR
+
+
+OOM = Sign(offset=1000, line=12, text="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_a_failed_attempt_waits_for_the_log_of_the_first_failed_rank_but_not_for_ever() -> None:
+    it = replace(RUNNING, nodes=1, log=Log(size=0, complete=False))
+    observed = seen(exited(0, 1))
+    action = decide(NOW, it, observed)
+    assert isinstance(action, AwaitLog)
+    waiting = replace(it, status=Status.TERMINATING, log_due=action.until)
+    assert isinstance(decide(NOW + timedelta(seconds=9), waiting, observed), Nothing)
+    at_last = decide(NOW + timedelta(seconds=10), waiting, observed)
+    assert isinstance(at_last, Finish)
+    assert at_last.ending.reason is Reason.ERROR
+    assert at_last.ending.evidence["log"] == {"complete": False}
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (Log(2000, True, {Reason.GPU_OUT_OF_MEMORY: OOM}), Reason.GPU_OUT_OF_MEMORY),
+        (Log(1000 + 65 * 1024, True, {Reason.GPU_OUT_OF_MEMORY: OOM}), Reason.ERROR),
+        (Log(2000, False, {Reason.GPU_OUT_OF_MEMORY: OOM}), Reason.ERROR),
+        (
+            Log(2000, True, {Reason.GPU_OUT_OF_MEMORY: OOM, Reason.DISK_FULL: replace(OOM, offset=1500)}),
+            Reason.DISK_FULL,
+        ),
+        (Log(2000, True), Reason.ERROR),
+    ],
+    ids=["at the end", "long before the end", "not the whole log", "the last of two", "nothing said"],
+)
+def test_what_the_log_of_the_failed_rank_ends_with_may_be_the_reason(log: Log, reason: Reason) -> None:
+    it = replace(RUNNING, nodes=1, log=log, status=Status.TERMINATING, log_due=NOW)
+    action = decide(NOW, it, seen(exited(0, 1)))
+    assert isinstance(action, Finish)
+    assert action.ending.reason is reason
+    assert ("at line 12" in action.ending.message) == (reason is not Reason.ERROR)
+
+
+def test_an_engines_own_reason_goes_before_what_a_log_says() -> None:
+    killed = replace(exited(0, 137), reason="OutOfMemory")
+    assert wants_log(1, seen(killed)) is None
+    it = replace(RUNNING, nodes=1, log=Log(2000, True, {Reason.GPU_OUT_OF_MEMORY: OOM}))
+    action = decide(NOW, it, seen(killed))
+    assert isinstance(action, Finish) and action.ending.reason is Reason.OUT_OF_MEMORY
+
+
+def test_the_kinds_of_image_pull_failures_are_told_apart() -> None:
+    pull = replace(
+        exited(0, None), reason="FailedImagePull", case="RateLimit", message="429 Too Many Requests"
+    )
+    action = decide(NOW, replace(RUNNING, nodes=1, status=Status.STARTING), seen(pull))
+    assert isinstance(action, Finish)
+    assert action.ending.reason is Reason.FAILED_IMAGE_PULL
+    assert action.ending.message == "The registry's rate limit was reached. 429 Too Many Requests"
+    assert action.ending.evidence["case"] == "RateLimit"
+
+
+def test_ranks_that_were_stopped_though_nobody_asked_here_were_stopped_outside() -> None:
+    action = decide(NOW, replace(RUNNING, nodes=1), seen(exited(0, 143, stopped=True)))
+    assert isinstance(action, Finish) and action.ending.reason is Reason.STOPPED_OUTSIDE
 
 
 ranks = st.builds(
