@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import submit
+from bench import findings, submit
 
-BENCHMARKS = {"submit": submit.main}
+BENCHMARKS = {"findings": findings.main, "submit": submit.main}
 
 
 def main() -> int:

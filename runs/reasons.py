@@ -67,7 +67,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         True,
         "The command ran out of GPU memory.",
         "Lower the batch size, or use more or larger GPUs.",
-        "The first rank to fail ended with an error, and the end of its log has CUDA's out-of-memory message.",
+        "The first rank to fail ended with an error, and an exception near the end of its log is CUDA's for "
+        "lack of memory. One after which it went on until another exception ended it does not count.",
     ),
     Reason.SHARED_MEMORY_FULL: _failed(
         Category.USER,
@@ -82,7 +83,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         True,
         "The command found no space left on a disk.",
         "Free some space, or write checkpoints elsewhere; the log says which file it was.",
-        "The first rank to fail ended with an error whose last line is “No space left on device”.",
+        "The first rank to fail ended with an error; the exception that ended it, or its last line, says “No "
+        "space left on device”.",
     ),
     Reason.COLLECTIVE_TIMEOUT: _failed(
         Category.USER,
@@ -97,7 +99,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         True,
         "The port that the command wanted to listen on was taken.",
         "Use MASTER_PORT, which is the run's own, instead of a fixed port.",
-        "The first rank to fail ended with an error whose last line is “Address already in use”.",
+        "The first rank to fail ended with an error; the exception that ended it, or its last line, says "
+        "“Address already in use”.",
     ),
     Reason.INTEGRATION_FAILED: _failed(
         Category.USER,

@@ -17,7 +17,7 @@ from runs.graphql.watch import POLL, find_run, in_any_thread
 from runs.logs import store
 from runs.logs.stream import FRAME
 from runs.logs.stream import follow as frames
-from runs.logs.text import Span, TextCutter, TracebackFinder, tail_offset
+from runs.logs.text import TextCutter, tail_offset
 from runs.models import Attempt, LogStream
 from runs.states import Status
 from runs.wake import hub
@@ -150,11 +150,12 @@ async def _text(
             raise Refused(
                 f"No Python traceback in the log of rank {stream.rank} of run {wanted.name}.", code=404
             )
-        at = max(offset, span.start)
+        start, end = span
+        at = max(offset, start)
         cutter, where = TextCutter(at), store.location(stream)
-        while at < span.end:
+        while at < end:
             # The traceback may lie beyond what was stored when the stream was looked up: its own end counts.
-            data = await asyncio.to_thread(store.read, where, at, min(FRAME, span.end - at), span.end)
+            data = await asyncio.to_thread(store.read, where, at, min(FRAME, end - at), end)
             at += len(data)
             if text := cutter.feed(data):
                 yield text, cutter.offset
@@ -176,13 +177,22 @@ def _reader(stream: LogStream) -> Callable[[int, int], bytes]:
     return partial(store.read, store.location(stream), committed=stream.committed)
 
 
-async def _first_traceback(stream: LogStream, *, follow: bool) -> Span | None:
-    finder = TracebackFinder()
-    async with aclosing(frames(stream.pk, 0, follow=follow)) as pieces:
-        async for frame in pieces:
-            if span := finder.feed(frame.data):
-                return span
-    return finder.finish()
+async def _first_traceback(stream: LogStream, *, follow: bool) -> tuple[int, int] | None:
+    """[start, end) of it. The collector has found it while it stored the log; nothing is read for that."""
+    async with aclosing(frames(stream.pk, stream.committed, follow=follow)) as pieces:
+        span: tuple[int, int] | None = await _found(stream.pk)
+        while span is None and await anext(pieces, None) is not None:
+            span = await _found(stream.pk)
+    if span is None:
+        span = await _found(stream.pk, unfinished=True)
+    return span
+
+
+@in_any_thread
+def _found(stream_id: UUID, *, unfinished: bool = False) -> tuple[int, int] | None:
+    findings = LogStream.objects.values_list("findings", flat=True).get(pk=stream_id)
+    traceback = findings.get("first") or (findings.get("open") if unfinished else None)
+    return (traceback["offset"], traceback["end"]) if traceback else None
 
 
 @in_any_thread

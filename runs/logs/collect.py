@@ -8,8 +8,9 @@ the lease once more: no byte twice, none lost.
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -51,6 +52,7 @@ class _Commit:
     committed: int
     source_offset: int
     lines: int
+    findings: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
     sha256: str = ""
     end_reason: str = ""
@@ -119,7 +121,9 @@ class Collector:
         engine = connect(stream.attempt.cluster)
         handle = Handle(str(stream.attempt_id), stream.attempt.handle or {})
         writer = await _to_the_end(
-            asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.lines)
+            asyncio.to_thread(
+                store.Writer, store.location(stream), stream.committed, stream.lines, stream.findings
+            )
         )
         # What the source had lost before: as long as nothing is masked, both count the same bytes.
         source_offset, gaps = stream.source_offset, stream.source_offset - stream.committed
@@ -133,10 +137,19 @@ class Collector:
                     await _to_the_end(asyncio.to_thread(writer.append, chunk.data, chunk.marks))
                     source_offset = chunk.offset + len(chunk.data)
                     await self._commit(
-                        _Commit(stream.pk, token, before, writer.offset, source_offset, writer.lines)
+                        _Commit(
+                            stream.pk,
+                            token,
+                            before,
+                            writer.offset,
+                            source_offset,
+                            writer.lines,
+                            writer.findings,
+                        )
                     )
+            await _to_the_end(asyncio.to_thread(writer.finish))
             end = _Commit(
-                stream.pk, token, writer.offset, writer.offset, source_offset, writer.lines,
+                stream.pk, token, writer.offset, writer.offset, source_offset, writer.lines, writer.findings,
                 ended=True, sha256=writer.sha256, end_reason="incomplete" if gaps else "complete",
             )  # fmt: skip
             await self._commit(end)
@@ -250,13 +263,15 @@ def _write(batch: Sequence[_Commit]) -> dict[uuid.UUID, tuple[uuid.UUID, str]]:
             """
             UPDATE runs_logstream AS stream
             SET committed = new.committed, source_offset = new.source_offset, lines = new.lines,
+                findings = new.findings::jsonb,
                 last_output_at = CASE WHEN new.committed > stream.committed THEN clock_timestamp()
                                       ELSE stream.last_output_at END,
                 ended_at = CASE WHEN new.ended THEN clock_timestamp() END,
                 sha256 = new.sha256, end_reason = new.end_reason
             FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-                        %s::bool[], %s::text[], %s::text[])
-                 AS new(id, token, before, committed, source_offset, lines, ended, sha256, end_reason),
+                        %s::text[], %s::bool[], %s::text[], %s::text[])
+                 AS new(id, token, before, committed, source_offset, lines, findings, ended, sha256,
+                                end_reason),
                  runs_attempt AS attempt, clusters_cluster AS cluster
             WHERE stream.id = new.id AND stream.lease_token = new.token AND stream.committed = new.before
               AND stream.ended_at IS NULL AND attempt.id = stream.attempt_id AND cluster.id = attempt.cluster_id
@@ -269,6 +284,7 @@ def _write(batch: Sequence[_Commit]) -> dict[uuid.UUID, tuple[uuid.UUID, str]]:
                 [c.committed for c in batch],
                 [c.source_offset for c in batch],
                 [c.lines for c in batch],
+                [json.dumps(c.findings) for c in batch],
                 [c.ended for c in batch],
                 [c.sha256 for c in batch],
                 [c.end_reason for c in batch],

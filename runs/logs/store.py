@@ -4,6 +4,7 @@
         <first offset, 20 digits>.log   bytes exactly as they came; a new file after 64 MiB
         marks                           (offset u64, time f64, source u8): when and from where
         index                           (offset u64, lines before it u64, time f64), every 64 KiB
+        errors                          (offset u64, line u64, kind u8) of lines that are errors
 
 How far a stream reaches is `LogStream.committed`, never the size of a file: past it there may be bytes
 of a writer that died, which the next one writes over.
@@ -16,21 +17,23 @@ import os
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from django.conf import settings
 
 from clusters.engines.base import Mark, Source
+from runs.logs.findings import ErrorMark, Kind, Recogniser
 from runs.models import LogStream
 
 SEGMENT = 64 * 2**20
 INDEX_EVERY = 64 * 2**10
 _MARK = struct.Struct(">QdB")
 _INDEX = struct.Struct(">QQd")
+_ERROR = struct.Struct(">QQB")
 _SOURCES = (Source.STDOUT, Source.STDERR)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
@@ -48,6 +51,10 @@ class Location:
     @property
     def index(self) -> Path:
         return self.folder / "index"
+
+    @property
+    def errors(self) -> Path:
+        return self.folder / "errors"
 
     def segments(self) -> list[tuple[int, Path]]:
         """(first offset, file), in order."""
@@ -120,6 +127,20 @@ def index_before(where: Location, offset: int) -> IndexEntry:
     return IndexEntry(*records[position]) if position >= 0 else IndexEntry(0, 0, 0.0)
 
 
+def errors(where: Location, first: int, limit: int) -> list[ErrorMark]:
+    """Up to `limit` lines of the error index, from the one at position `first` on (0: the stream's first)."""
+    records = _Records(where.errors, _ERROR)
+    return [
+        ErrorMark(offset, line, Kind(kind))
+        for offset, line, kind in map(records.__getitem__, range(first, min(first + limit, len(records))))
+    ]
+
+
+def errors_before(where: Location, offset: int) -> int:
+    """How many lines of the error index begin before an offset: the position of the first one from there on."""
+    return _Records(where.errors, _ERROR).after(offset - 1)
+
+
 class _Records:
     """A file of records of one size, sorted by their first field; searched without reading it all."""
 
@@ -154,16 +175,22 @@ class Writer:
     Blocking: use it from a thread. `append` leaves the bytes durable; the caller commits afterwards.
     """
 
-    def __init__(self, where: Location, committed: int, lines: int) -> None:
+    def __init__(
+        self, where: Location, committed: int, lines: int, findings: Mapping[str, Any] | None = None
+    ) -> None:
         where.folder.mkdir(parents=True, exist_ok=True)
         self._where = where
         self._files = ExitStack()
         self.offset = committed
         self.lines = lines
+        self._recogniser = Recogniser(findings)
         self._cut_off_marks()
         self._hash = self._hash_of_committed()
         self._marks = self._files.enter_context(where.marks.open("ab"))
         self._index = self._files.enter_context(where.index.open("ab"))
+        self._errors = self._files.enter_context(where.errors.open("ab"))
+        for data in _blocks(where, self._recogniser.at, committed):
+            self._note(self._recogniser.feed(data))
         self._segment: int | None = None
         self._segment_start = 0
         self._indexed = index_before(where, committed).offset
@@ -181,10 +208,20 @@ class Writer:
         self._marks.flush()
         self.offset += len(data)
         self.lines += data.count(b"\n")
+        self._note(self._recogniser.feed(data))
         if self.offset - self._indexed >= INDEX_EVERY:
             self._index.write(_INDEX.pack(self.offset, self.lines, time))
             self._index.flush()
             self._indexed = self.offset
+
+    def finish(self) -> None:
+        """Nothing will be appended any more: what the last line says counts now."""
+        self._note(self._recogniser.finish())
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """What was recognised so far, for `LogStream.findings`: written in one UPDATE with `committed`."""
+        return self._recogniser.state
 
     @property
     def sha256(self) -> str:
@@ -196,6 +233,11 @@ class Writer:
             os.close(self._segment)
             self._segment = None
         self._files.close()
+
+    def _note(self, found: Iterable[ErrorMark]) -> None:
+        for mark in found:
+            self._errors.write(_ERROR.pack(mark.offset, mark.line, mark.kind))
+        self._errors.flush()
 
     def _write(self, data: bytes) -> None:
         """Put bytes where they belong: by position, and across no border of segments.
@@ -231,18 +273,25 @@ class Writer:
             # A mark at the end belongs to bytes that are not there; an index entry there is true.
             (self._where.marks, _MARK, self.offset - 1),
             (self._where.index, _INDEX, self.offset),
+            # What the recogniser has not taken in yet it will find again.
+            (self._where.errors, _ERROR, self._recogniser.at - 1),
         ):
             if path.exists():
                 os.truncate(path, _Records(path, kind).after(keep) * kind.size)
 
     def _hash_of_committed(self) -> hashlib._Hash:
         """A hash's state cannot be stored: whoever takes a stream over reads it once more."""
-        digest, offset = hashlib.sha256(), 0
-        while offset < self.offset:
-            data = read(self._where, offset, 2**20, self.offset)
+        digest = hashlib.sha256()
+        for data in _blocks(self._where, 0, self.offset):
             digest.update(data)
-            offset += len(data)
         return digest
+
+
+def _blocks(where: Location, offset: int, committed: int) -> Iterator[bytes]:
+    while offset < committed:
+        data = read(where, offset, 2**20, committed)
+        yield data
+        offset += len(data)
 
 
 def _sync_folder(folder: Path) -> None:

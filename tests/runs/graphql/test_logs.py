@@ -29,12 +29,17 @@ def write(run: Run, data: bytes, *, rank: int = 0, end: bool = False, attempt: i
     """What a collector does: store, commit, hint."""
     index = latest(run).index if attempt is None else attempt
     stream = LogStream.objects.get(attempt__run=run, attempt__index=index, rank=rank, name="MAIN")
-    writer = store.Writer(store.location(stream), stream.committed, stream.lines)
+    writer = store.Writer(store.location(stream), stream.committed, stream.lines, stream.findings)
     if data:
         writer.append(data, [])
+    if end:
+        writer.finish()
     writer.close()
     LogStream.objects.filter(pk=stream.pk).update(
-        committed=writer.offset, lines=writer.lines, ended_at=timezone.now() if end else None
+        committed=writer.offset,
+        lines=writer.lines,
+        findings=writer.findings,
+        ended_at=timezone.now() if end else None,
     )
     wake.streams_grew({stream.pk: (writer.offset, end)})
 
@@ -188,6 +193,19 @@ async def test_only_the_first_exception(ada: API, wide: Run) -> None:
         assert await read(port, ada, wide, exceptionOnly=True, failed=True) == TRACEBACK.decode()
         with pytest.raises(Failed, match="No Python traceback in the log of rank 2"):
             await read(port, ada, wide, exceptionOnly=True, nodeRank=2)
+
+
+async def test_following_for_an_exception_ends_with_it_or_with_the_run(ada: API, wide: Run) -> None:
+    await sync_to_async(start)(wide)
+    async with serve() as port, Socket(port, ada.key) as ws:
+        await ws.logs(wide.name, follow=True, exceptionOnly=True)
+        await sync_to_async(write)(wide, b"one\n" + TRACEBACK[:50])
+        await sync_to_async(write)(wide, TRACEBACK[50:] + b"more\n")
+        assert decoded([await ws.next()]) == TRACEBACK.decode()
+        # What is cut off at the end of a log counts as far as it goes.
+        await sync_to_async(write)(wide, TRACEBACK[:50], rank=1, end=True)
+        cut = TRACEBACK[:50].decode()
+        assert await read(port, ada, wide, exceptionOnly=True, nodeRank=1) == cut
 
 
 async def test_what_has_no_log_says_why(ada: API, run: Run) -> None:

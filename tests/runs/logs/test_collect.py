@@ -15,6 +15,7 @@ from django.utils import timezone
 from runs import wake
 from runs.logs import store
 from runs.logs.collect import Collector
+from runs.logs.findings import Recogniser
 from runs.logs.stream import follow
 from runs.models import LogStream, Run
 from teams.commands import Refused
@@ -187,3 +188,33 @@ async def test_a_log_whose_end_is_still_owed_is_never_cut_short_in_silence(
     with pytest.raises(Refused, match="not been collected yet"):
         async for _ in follow(stream.pk, 0, follow=False):
             pass
+
+
+FAILING = (
+    "for i in $(seq 50); do echo line $i; sleep 0.005; done; echo 'ERROR bad' >&2; sleep 0.1;"
+    "python3 -c 'raise OSError(28, \"No space left on device\")'"
+)
+
+
+async def test_what_went_wrong_is_found_while_the_log_is_stored_whoever_dies(world: World) -> None:
+    run = await started(world, FAILING)
+    for _ in range(4):
+        async with Collecting():
+            await asyncio.sleep(0.1)
+        await LogStream.objects.filter(ended_at=None).aupdate(
+            lease_until=timezone.now() - timedelta(seconds=1)
+        )
+    async with Collecting():
+        await sync_to_async(drive)(run)
+        await eventually(lambda: sealed(run))
+    stream = await LogStream.objects.aget(attempt__run=run)
+    data = await sync_to_async(stored)(run)
+    alone = Recogniser()
+    marks = alone.feed(data) + alone.finish()
+    assert stream.findings == alone.state
+    assert stream.findings["signs"]["DiskFull"]["line"] == data.count(b"\n")
+    assert stream.findings["first"]["line"] == 52
+    where = store.location(stream)
+    assert store.errors(where, 0, 100) == marks
+    assert [mark.line for mark in marks][:2] == [51, 52]
+    assert store.errors(where, store.errors_before(where, marks[1].offset), 1) == [marks[1]]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.logs.text import BLOCK, TextCutter, first_traceback, tail_offset
+from runs.logs.text import BLOCK, TextCutter, tail_offset
 
 # Random bytes seldom look like UTF-8: mix in pieces of characters, whole ones and torn ones.
 PIECES = st.sampled_from(
@@ -59,70 +59,3 @@ def test_a_tail_is_the_last_lines(lines: list[bytes], wanted: int, closed: bool)
         kept.pop()
     expected = kept[-wanted:] if wanted else []
     assert data[offset:].removesuffix(b"\n").split(b"\n") == (expected or [b""])
-
-
-PLAIN = """\
-Traceback (most recent call last):
-  File "a.py", line 3, in f
-    g()
-    ^^^
-ValueError: boom
-"""
-CHAINED = f"""\
-{PLAIN}
-During handling of the above exception, another exception occurred:
-
-Traceback (most recent call last):
-  File "a.py", line 5, in <module>
-KeyError: 'a'
-"""
-GROUP = """\
-  + Exception Group Traceback (most recent call last):
-  |   File "a.py", line 1, in <module>
-  | ExceptionGroup: two (2 sub-exceptions)
-  +-+---------------- 1 ----------------
-    | ValueError: 1
-    +---------------- 2 ----------------
-    | ValueError: 2
-    +------------------------------------
-"""
-
-
-def found(text: str, size: int = 7) -> str | None:
-    data = text.encode()
-    span = first_traceback(data[i : i + size] for i in range(0, len(data), size))
-    return data[span.start : span.end].decode() if span else None
-
-
-def test_a_traceback_ends_with_the_exceptions_line() -> None:
-    assert found(f"before\n{PLAIN}after\n  indented\n") == PLAIN
-    assert found(f"before\n{PLAIN}\nafter\n{PLAIN}") == PLAIN
-
-
-def test_chained_ones_belong_together() -> None:
-    assert found(f"before\n{CHAINED}after\n") == CHAINED
-
-
-def test_exception_groups_are_taken_whole() -> None:
-    assert found(f"before\n{GROUP}after\n") == GROUP
-
-
-def test_what_stands_before_each_line_may() -> None:
-    ranked = "".join(f"[rank3]: {line}\n" for line in CHAINED.splitlines())
-    assert found(f"[rank3]: before\n{ranked}[rank3]: after\n[rank1]: x\n") == ranked
-
-
-def test_what_stands_before_the_header_only_is_not_expected_after_it() -> None:
-    assert found(f"ERROR {PLAIN}after\n") == f"ERROR {PLAIN}"
-
-
-def test_one_that_is_cut_off_counts_as_far_as_it_goes() -> None:
-    cut = PLAIN[: PLAIN.index("    g()")]
-    assert found(f"before\n{cut}") == cut
-    assert found(PLAIN.rstrip()) == PLAIN.rstrip()
-
-
-def test_without_one_there_is_none() -> None:
-    assert found("") is None
-    assert found("Traceback: none\n" * 20) is None
-    assert found("x" * 300_000) is None
