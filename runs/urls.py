@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.generic import RedirectView
 
-from runs.views import actions, clusters, detail, editor, listing, logs
+from runs.views import actions, clusters, detail, editor, listing, logs, reasons
 
 app_name = "runs"
 urlpatterns = [
@@ -21,6 +21,9 @@ urlpatterns = [
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>", logs.read, name="log"),
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/marks", logs.marks, name="log-marks"),
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/raw", logs.raw, name="log-raw"),
+    # /reasons
+    path("reasons/", reasons.index, name="reasons"),
+    path("reasons/<str:code>", reasons.show, name="reason"),
 ]
 
 # /clusters: shown with the runs that fill them, so their pages live here.

@@ -14,9 +14,9 @@ from django.views.decorators.http import require_safe
 from clusters.states import sight
 from runs import forms, queries
 from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
-from runs.reasons import EXPLANATIONS, Explanation, decode_exit_code
-from runs.states import TERMINAL, Desired, Reason, Status
+from runs.states import TERMINAL, Desired, Status
 from runs.views.access import chosen, get_run, may_change
+from runs.views.failure import failure_of
 from teams.states import Action
 from teams.views.access import PageRequest, page
 
@@ -37,17 +37,6 @@ class Step:
     def of(cls, entry: LifecycleEntry) -> Step:
         # A terminal status is a point in time: it lasts for ever, or not at all.
         return cls(entry.status, entry.entered_at, entry.left_at)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an attempt ended other than well, for the card on top of its page."""
-
-    reason: str
-    explanation: Explanation | None
-    message: str
-    exit_text: str
-    first_rank: int | None
 
 
 @require_safe
@@ -86,7 +75,7 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
         "position": queries.queue_position(attempt) if attempt.status == Status.QUEUED else None,
         "steps": [Step.of(entry) for entry in attempt.lifecycle.order_by("entered_at", "id")],
-        "failure": failure_of(attempt, ranks),
+        "failure": failure_of(run, attempt, ranks, attempts[-1].index),
         "ranks": ranks,
         "streams": [_stream(stream, ranks) for stream in streams],
         "events": list(events),
@@ -95,24 +84,6 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "may_change": may_change(request, run),
         "may_submit": any(request.caller.may(Action.SUBMIT, team) for team in request.caller.team_ids),
     }
-
-
-def failure_of(attempt: Attempt, ranks: Sequence[NodeState]) -> Failure | None:
-    """None while the attempt lives, and where it ended well."""
-    if not attempt.reason or attempt.status == Status.COMPLETED:
-        return None
-    known = attempt.reason in {reason.value for reason in Reason}
-    explanation = EXPLANATIONS[Reason(attempt.reason)] if known else None
-    exit_code = attempt.exit_code
-    exit_text = decode_exit_code(exit_code) if exit_code else ""
-    return Failure(
-        reason=attempt.reason,
-        explanation=explanation,
-        # The sentence is the card's heading; an exit code that has a meaning is said in full below.
-        message=attempt.message.removeprefix(explanation.sentence if explanation else "").strip(),
-        exit_text="" if exit_text in attempt.message else exit_text,
-        first_rank=queries.first_failed_rank(attempt) if ranks else None,
-    )
 
 
 def _stream(stream: LogStream, ranks: Sequence[NodeState]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ document.getElementById("tabs").addEventListener("click", (event) => {
 document.addEventListener("click", (event) => {
   const link = event.target instanceof Element && event.target.closest("[data-show-rank]");
   if (!link) return;
+  // A link to a line is the viewer's: it reads the address.
+  if (link.dataset.logLine) return;
   event.preventDefault();
   show("logs");
   pane.select(Number(link.dataset.showRank));

@@ -44,7 +44,7 @@ def test_a_failure_says_what_happened_where_and_what_to_do(world: World) -> None
     for words in (
         "The command ended with an error.",
         "It broke.",
-        "Rank 1: exit code 127: the command was not found.",
+        "Rank 1 on n1: exit code 127: the command was not found",
         "Read the log of the first failed rank",
         "Log of rank 1",
         "failed first",
