@@ -10,6 +10,7 @@ from clusters.engines.base import Engine
 
 ENGINES: Mapping[str, str] = {
     "process": "clusters.engines.process.engine",
+    "sim": "clusters.engines.sim.engine",
 }
 """Kind → module with a function `from_config(config) -> Engine`."""
 

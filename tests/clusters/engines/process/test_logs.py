@@ -54,46 +54,6 @@ async def test_binary_megabytes_are_exact_and_contiguous(world: World) -> None:
     assert b"".join(chunk.data for chunk in chunks) == data
 
 
-async def test_a_follower_resumes_at_any_offset_without_gap_or_repeat(world: World) -> None:
-    handle = await world.launch("for i in $(seq 1 2000); do echo line $i; done")
-    await world.exited(handle)
-    whole = await world.logs(handle)
-    assert whole == b"".join(b"line %d\n" % i for i in range(1, 2001))
-    for offset in (1, 7, 1000, len(whole) - 1, len(whole)):
-        chunks = await world.chunks(handle, offset)
-        assert b"".join(chunk.data for chunk in chunks) == whole[offset:]
-        assert all(chunk.marks[0].offset == chunk.offset for chunk in chunks)
-
-
-async def test_the_mark_in_force_is_repeated_where_a_chunk_begins(world: World) -> None:
-    handle = await said_in_turn(world, "echo 12345678", "echo 12345678 >&2")
-    whole = marks(await world.chunks(handle))
-    assert [mark.offset for mark in whole] == [0, 9]
-    for offset, source in ((4, Source.STDOUT), (12, Source.STDERR)):
-        (first, *rest) = marks(await world.chunks(handle, offset))
-        assert (first.offset, first.source) == (offset, source)
-        assert first.time == whole[0 if offset == 4 else 1].time
-        assert [mark.offset for mark in rest] == ([9] if offset == 4 else [])
-
-
-async def test_output_is_followed_while_it_is_written(world: World) -> None:
-    handle = await world.launch("mkfifo pipe; while read -r line; do echo got $line; done < pipe")
-    await world.running(handle, "pipe")
-    stream = world.engine.read_logs(handle, 0, MAIN, 0)
-    with open(world.home(handle) / "pipe", "wb", buffering=0) as pipe:
-        for number in range(20):
-            pipe.write(b"%d\n" % number)
-            chunk = await asyncio.wait_for(anext(stream), 5)
-            assert chunk.data == b"got %d\n" % number
-    assert [chunk async for chunk in stream] == []
-
-
-async def test_other_streams_are_complete_and_empty(world: World) -> None:
-    handle = await world.launch("echo x")
-    assert [chunk async for chunk in world.engine.read_logs(handle, 0, "gpu-0", 0)] == []
-    assert [chunk async for chunk in world.engine.read_logs(handle, 7, MAIN, 0)] == []
-
-
 async def test_spool_files_are_freed_only_after_the_next_chunk_is_asked_for(world: World) -> None:
     world.engine = world.another_engine(spool_limit=1 << 18)
     handle = await world.launch("head -c 200000 /dev/zero")

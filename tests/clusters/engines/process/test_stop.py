@@ -1,48 +1,8 @@
 from __future__ import annotations
 
-import time
-
 from clusters.engines.base import Handle
 from clusters.engines.process import launch
 from tests.clusters.engines.process.world import World, dead, until
-
-
-async def test_stop_sends_term_and_the_command_may_say_goodbye(world: World) -> None:
-    handle = await world.launch(
-        "trap 'echo bye; exit 7' TERM; touch ready; while :; do read -t 5 < <(:); done"
-    )
-    await world.running(handle)
-    await world.engine.stop(handle, 30)
-    seen = await world.exited(handle)
-    assert (seen.exit_code, seen.stopped, seen.reason) == (7, True, None)
-    assert await world.logs(handle) == b"bye\n"
-
-
-async def test_what_dies_of_term_is_143(world: World) -> None:
-    handle = await world.launch("touch ready; exec sleep 1000")
-    await world.running(handle)
-    await world.engine.stop(handle, 30)
-    seen = await world.exited(handle)
-    assert (seen.exit_code, seen.stopped) == (143, True)
-
-
-async def test_what_ignores_term_is_killed_after_the_grace(world: World) -> None:
-    handle = await world.launch("trap '' TERM; touch ready; while :; do sleep 1; done")
-    await world.running(handle)
-    began = time.monotonic()
-    await world.engine.stop(handle, 0.3)
-    seen = await world.exited(handle)
-    assert (seen.exit_code, seen.stopped) == (137, True)
-    assert time.monotonic() - began >= 0.3
-
-
-async def test_a_second_stop_may_shorten_the_grace_and_never_lengthen_it(world: World) -> None:
-    handle = await world.launch("trap '' TERM; touch ready; while :; do sleep 1; done")
-    await world.running(handle)
-    await world.engine.stop(handle, 600)
-    await world.engine.stop(handle, 0.1)
-    await world.engine.stop(handle, 600)
-    assert (await world.exited(handle)).exit_code == 137
 
 
 async def test_double_forked_descendants_in_sessions_of_their_own_are_dead_after_a_stop(world: World) -> None:
@@ -82,13 +42,6 @@ async def test_every_process_gets_term_exactly_once(world: World) -> None:
     await world.exited(handle)
     said = (await world.logs(handle)).splitlines()  # Beside what bash says of the `sleep` that was hit.
     assert sorted(line for line in said if b"Terminated" not in line) == [b"apart", b"grouped", b"main"]
-
-
-async def test_a_command_that_ended_by_itself_is_not_stopped(world: World) -> None:
-    handle = await world.launch("exit 0")
-    await world.exited(handle)
-    await world.engine.stop(handle, 1)
-    assert not (await world.exited(handle)).stopped
 
 
 async def test_what_the_command_leaves_behind_is_ended_with_it(world: World, monkeypatch) -> None:
