@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import findings, submit
+from bench import findings, pages, submit
 
-BENCHMARKS = {"findings": findings.main, "submit": submit.main}
+BENCHMARKS = {"findings": findings.main, "pages": pages.main, "submit": submit.main}
 
 
 def main() -> int:

@@ -38,7 +38,7 @@ def _fields(selections: Iterable[Selection]) -> Iterator[SelectedField]:
 
 def _long(fields: frozenset[str]) -> list[Prefetch[Any]]:
     """The rows beside a run's own that its fields need."""
-    attempts = Attempt.objects.select_related("cluster").order_by("index")
+    attempts = Attempt.objects.prefetch_related("cluster").order_by("index")
     if fields & {DETAILS, DEBUG}:
         attempts = attempts.prefetch_related(
             Prefetch("lifecycle", queryset=LifecycleEntry.objects.order_by("id")),
@@ -52,8 +52,15 @@ def _long(fields: frozenset[str]) -> list[Prefetch[Any]]:
 
 def with_all(runs: QuerySet[Run], fields: frozenset[str]) -> QuerySet[Run]:
     """Runs together with all that their fields need."""
-    runs = runs.select_related("cluster", "creator", "team").prefetch_related(*_long(fields))
+    runs = queries.with_names(runs).prefetch_related(*_long(fields))
     return runs.select_related("spec") if DETAILS in fields else runs
+
+
+def page(
+    matching: QuerySet[Run], fields: frozenset[str], *, limit: int, cursor: str | None = None
+) -> queries.Page:
+    """A page of runs together with all that their fields need."""
+    return queries.page(matching, limit=limit, cursor=cursor, fetch=lambda runs: with_all(runs, fields))
 
 
 def show(runs: Iterable[Run], fields: frozenset[str]) -> list[types.Run]:

@@ -38,9 +38,7 @@ class RunsQuery:
         given, caller = get_runs_paginated_data, info.context.caller
         fields = load.asked(info, "runs")
         matching = queries.matching(queries.visible_to(caller), run_filters(given, caller, owned=True))
-        page = queries.page(
-            load.with_all(matching, fields), limit=page_size(given.limit), cursor=given.cursor
-        )
+        page = load.page(matching, fields, limit=page_size(given.limit), cursor=given.cursor)
         return types.RunsPage(
             cursor=page.cursor, has_next_page=page.has_next, runs=load.show(page.runs, fields)
         )
@@ -51,7 +49,7 @@ class RunsQuery:
         matching = queries.matching(
             queries.visible_to(caller), run_filters(get_runs_data, caller, owned=True)
         )
-        return load.show(queries.page(load.with_all(matching, fields), limit=queries.MOST).runs, fields)
+        return load.show(load.page(matching, fields, limit=queries.MOST).runs, fields)
 
 
 @strawberry.type
