@@ -24,6 +24,8 @@ class Sight(StrEnum):
 
 STALE_AFTER = timedelta(seconds=30)
 LOST_AFTER = timedelta(minutes=5)
+LOOP_LATE_AFTER = timedelta(seconds=30)
+"""The control loop goes over every cluster each few seconds. Not for so long: it does not run."""
 
 
 def sight(seen_at: datetime | None, now: datetime) -> Sight:
@@ -31,3 +33,8 @@ def sight(seen_at: datetime | None, now: datetime) -> Sight:
     if seen_at is None or now - seen_at > LOST_AFTER:
         return Sight.LOST
     return Sight.STALE if now - seen_at > STALE_AFTER else Sight.FRESH
+
+
+def loop_is_late(swept_at: datetime | None, created_at: datetime, now: datetime) -> bool:
+    """Whether the control loop, which last looked at a cluster at `swept_at`, should have looked again by now."""
+    return now - (swept_at or created_at) > LOOP_LATE_AFTER

@@ -181,6 +181,7 @@ def advance(
     token: uuid.UUID | None = None,
     retry: Retry | None = None,
     gave_up: str = "",
+    remarks: Iterable[tuple[str, str]] = (),
     **fields: Any,
 ) -> None:
     """Take an attempt, which must still be in `attempt.status`, through `steps` in order, in one transaction.
@@ -188,7 +189,7 @@ def advance(
     `outcome` belongs to a last step that is terminal, and only there. `fields` are further columns of the
     attempt written with it. With `token`, the move is refused unless the caller still holds the lease. With
     `retry` the next attempt is made in the same transaction: nobody sees the run terminal in between; `gave_up`
-    says why there is none. Raises `IllegalMove`, or `Stale` with nothing changed.
+    says why there is none. `remarks` are further events: type, message. Raises `IllegalMove`, or `Stale` with nothing changed.
     """
     path = list(steps)
     _check(Status(attempt.status), path, outcome)
@@ -202,6 +203,8 @@ def advance(
         _move(attempt, rows, outcome, token, fields, still_wanted=retry is not None)
         run = attempt.run
         run.status = attempt.status
+        for kind, message in remarks:
+            RunEvent.objects.create(run=run, attempt=attempt, type=kind, message=message, at=now)
         if run.status in TERMINAL:
             Allocation.objects.filter(attempt=attempt).delete()
             if retry is not None:

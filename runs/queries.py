@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
-from django.db.models.functions import Now
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum, Window
+from django.db.models.functions import Now, RowNumber
 
 from clusters.models import Cluster
-from clusters.states import CPU
+from clusters.states import CPU, STALE_AFTER, Sight, sight
 from runs.models import Attempt, LogStream, Run
-from runs.states import LIVE, TERMINAL, Desired, Status
+from runs.states import HOLDING, LIVE, TERMINAL, WAITING, Desired, Priority, Status
 from teams.models import User
 from teams.queries import Caller
 
@@ -208,7 +208,7 @@ def queue(*cluster_ids: UUID) -> QuerySet[Attempt]:
     """The attempts in the queues of clusters; those of one are in the order in which they will be placed."""
     return (
         Attempt.objects.filter(cluster__in=cluster_ids, status=Status.QUEUED)
-        .select_related("run", "run__creator", "run__team")
+        .select_related("cluster", "run", "run__creator", "run__team")
         .order_by("priority_order", "created_at", "id")
     )
 
@@ -222,13 +222,120 @@ def holding(*cluster_ids: UUID) -> QuerySet[Attempt]:
     )
 
 
-def queue_position(attempt: Attempt) -> int:
-    """How many attempts of its cluster's queue come before this one, and itself: 1 is next."""
-    at = (attempt.priority_order, attempt.created_at, attempt.pk)
-    before = Q(priority_order__lt=at[0]) | Q(priority_order=at[0]) & (
-        Q(created_at__lt=at[1]) | Q(created_at=at[1], id__lt=at[2])
+AHEAD = 2
+"""Of those that are before one in a queue, how many are named."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an attempt stands in the queue of its cluster."""
+
+    position: int
+    """1 is next."""
+    of: int
+    ahead: Sequence[Attempt] = ()
+    """The first ones of the queue, as far as they are before it."""
+
+    def behind(self, teams: Iterable[UUID]) -> str:
+        """Who is before it, in words: `run-a (high), a run of another team and 3 more`. Only runs of `teams` are
+        named. Empty for the one that is next."""
+        mine, names = frozenset(teams), []
+        for attempt in self.ahead:
+            name = attempt.run.name if attempt.run.team_id in mine else "a run of another team"
+            priority = attempt.run.priority
+            names.append(name if priority == Priority.AUTO else f"{name} ({priority})")
+        more = self.position - 1 - len(names)
+        return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def why_waiting(attempt: Attempt, place: Place | None, teams: Iterable[UUID], now: datetime) -> str:
+    """Why an attempt has no nodes yet, in one line, as far as `teams` may know. Empty for one that has, or had."""
+    if attempt.status not in WAITING:
+        return ""
+    cluster, words = attempt.cluster, []
+    if sight(cluster.seen_at, now) is not Sight.FRESH:
+        words.append(
+            f"cluster not seen since {_clock(cluster.seen_at)}" if cluster.seen_at else "cluster never seen"
+        )
+    if attempt.status == Status.PENDING and attempt.not_before and attempt.not_before > now:
+        words.append(f"next try at {_clock(attempt.not_before)}")
+    if attempt.queue_reason:
+        words.append(attempt.queue_reason)
+    if place is not None:
+        if behind := place.behind(teams):
+            words.append(f"behind {behind}")
+        words.append(f"position {place.position} of {place.of}")
+        if cluster.placed_at and now - cluster.placed_at > STALE_AFTER:
+            words.append(f"as of {_clock(cluster.placed_at)}")
+    return "; ".join(words)
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%H:%M:%S} UTC"
+
+
+def backing_off(*cluster_ids: UUID) -> QuerySet[Attempt]:
+    """The attempts that wait before they join the queues of clusters, those that are due first."""
+    return (
+        Attempt.objects.filter(
+            cluster__in=cluster_ids, status=Status.PENDING, cleaned_at=None, not_before__gt=Now()
+        )
+        .select_related("cluster", "run", "run__creator", "run__team")
+        .order_by("not_before", "id")
     )
-    return queue(attempt.cluster_id).filter(before).count() + 1
+
+
+def places(attempts: Iterable[Attempt]) -> dict[UUID, Place]:
+    """Attempt id → its place, for those that are queued: two queries, however many they are."""
+    wanted = {attempt.pk: attempt.cluster_id for attempt in attempts if attempt.status == Status.QUEUED}
+    if not wanted:
+        return {}
+    order = (F("priority_order").asc(), F("created_at").asc(), F("id").asc())
+    ranked = (
+        Attempt.objects.filter(cluster__in=set(wanted.values()), status=Status.QUEUED)
+        .annotate(
+            position=Window(RowNumber(), partition_by=F("cluster_id"), order_by=order),
+            of=Window(Count("*"), partition_by=F("cluster_id")),
+        )
+        .filter(Q(pk__in=wanted) | Q(position__lte=AHEAD))
+        .values_list("pk", "cluster_id", "position", "of")
+    )
+    rows = list(ranked)
+    heads = {pk: (cluster, position) for pk, cluster, position, _ in rows if position <= AHEAD}
+    first = Attempt.objects.select_related("run").in_bulk(list(heads))
+    return {
+        pk: Place(
+            position,
+            of,
+            [
+                first[head]
+                for head, (its, at) in sorted(heads.items(), key=lambda item: item[1][1])
+                if its == cluster and at < position and head in first
+            ],
+        )
+        for pk, cluster, position, of in rows
+        if pk in wanted
+    }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How well an attempt can be seen: an axis of its own beside its status."""
+
+    sight: Sight
+    at: datetime | None
+    """When the engine last answered for it, or, before it holds nodes, for its cluster."""
+
+
+def seen(attempt: Attempt, cluster: Cluster, now: datetime) -> Seen | None:
+    """None for one that has ended: there is nothing left to be seen."""
+    if attempt.status in TERMINAL:
+        return None
+    at = cluster.seen_at
+    if attempt.status in HOLDING:
+        # It has been there to be seen since it got its nodes.
+        at = max(filter(None, (attempt.seen_at, attempt.started_at)), default=None)
+    return Seen(sight(at, now), at)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from clusters.engines.base import Placement
 from clusters.models import Cluster
+from clusters.states import Sight, sight
 from runs import commands, lifecycle, queries, wake
 from runs.commands import RECONCILE
 from runs.control.plan import Held, Need, Node, Waiting, plan
@@ -38,6 +39,11 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         if joining is not None:
             waiting = sorted([*waiting, joining], key=lambda a: (a.priority_order, a.created_at, a.pk))
         if not waiting:
+            return
+        if _away(cluster):
+            # Nodes that nobody can reach are handed out to nobody: GPU time would count there in vain.
+            if joining is not None:
+                lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
             return
         holders = list(queries.holding(cluster_id))
         decided = plan(
@@ -69,6 +75,11 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         _preempt(decided.preempted, by_id, {holder.pk: holder for holder in holders})
         _explain(by_id, decided.waiting)
         Cluster.objects.filter(pk=cluster_id).update(placed_at=Now())
+
+
+def _away(cluster: Cluster) -> bool:
+    """Whether the last look at a cluster failed and the one that did not is no longer fresh."""
+    return bool(cluster.probe_error) and sight(cluster.seen_at, lifecycle.database_now()) is not Sight.FRESH
 
 
 def _nodes(cluster: Cluster) -> list[Node]:

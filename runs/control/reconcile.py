@@ -28,6 +28,7 @@ from clusters.engines.base import (
     Observation,
     Phase,
 )
+from clusters.states import STALE_AFTER
 from runs import commands, lifecycle, wake
 from runs.control import claim, decide
 from runs.control.decide import Ending, Log, Sign, Situation
@@ -40,6 +41,8 @@ from runs.states import Desired, Reason, Status
 
 log = structlog.get_logger(__name__)
 
+LATE_AFTER = STALE_AFTER + decide.LOG_PATIENCE
+"""An end that is taken up so long after it came is said to be late."""
 MOST_STEPS = 20
 """A pass ends after so many steps, whatever is left to do: a bug must not hold a worker."""
 
@@ -284,11 +287,31 @@ def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime)
         )
     fields: dict[str, Any] = {} if attempt.started_at else {"cleaned_at": now}
     lifecycle.advance(
-        attempt, steps, outcome=outcome, token=token, retry=retry, gave_up=finish.gave_up, **fields
+        attempt,
+        steps,
+        outcome=outcome,
+        token=token,
+        retry=retry,
+        gave_up=finish.gave_up,
+        remarks=_late(ending, now),
+        **fields,
     )
     if attempt.started_at or queued:
         # What it held, or had kept for it, is others' now.
         place(attempt.cluster_id)
+
+
+def _late(ending: Ending, now: datetime) -> list[tuple[str, str]]:
+    """What to say of an end that nobody saw when it came: status and times are the true ones, the news is old."""
+    if ending.last_exit_at is None or now - ending.last_exit_at <= LATE_AFTER:
+        return []
+    seconds = int((now - ending.last_exit_at).total_seconds())
+    late = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    at = f"{ending.last_exit_at:%Y-%m-%d %H:%M:%S} UTC"
+    text = (
+        f"It had ended at {at}; that could be seen only {late} later. Times and outcome are those of its end."
+    )
+    return [("TAKEN_UP_LATE", text)]
 
 
 def note(attempt: Attempt, seen: Observation) -> None:

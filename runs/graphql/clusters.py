@@ -97,6 +97,7 @@ class ClustersQuery:
             return [_cluster(row, None) for row in rows]
         ids = [row.pk for row in rows]
         active, queued = list(queries.holding(*ids)), list(queries.queue(*ids))
+        later = list(queries.backing_off(*ids))
         teams = frozenset(caller.team_ids)
         return [
             _cluster(
@@ -105,6 +106,7 @@ class ClustersQuery:
                     row,
                     [attempt for attempt in active if attempt.cluster_id == row.pk],
                     [attempt for attempt in queued if attempt.cluster_id == row.pk],
+                    [attempt for attempt in later if attempt.cluster_id == row.pk],
                     teams,
                 ),
             )
@@ -129,8 +131,17 @@ def _cluster(row: ClusterRow, utilization: Utilization | None) -> Cluster:
 
 
 def _utilization(
-    row: ClusterRow, active: Sequence[Attempt], queued: Sequence[Attempt], teams: frozenset[UUID]
+    row: ClusterRow,
+    active: Sequence[Attempt],
+    queued: Sequence[Attempt],
+    later: Sequence[Attempt],
+    teams: frozenset[UUID],
 ) -> Utilization:
+    now = timezone.now()
+    waiting = [
+        (attempt, queries.Place(position, len(queued), queued[: min(position - 1, queries.AHEAD)]))
+        for position, attempt in enumerate(queued, 1)
+    ]
     totals = {instance.gpu_type: instance.gpus for instance in clusters.pool(row).instances}
     instances = []
     for instance in base.shown_instances(row, timezone.now()):
@@ -148,13 +159,17 @@ def _utilization(
     return Utilization(
         instance_utils=instances,
         active_runs_by_user=[_run(attempt) for attempt in active if attempt.run.team_id in teams],
-        queued_runs_by_user=[_run(attempt) for attempt in queued if attempt.run.team_id in teams],
+        queued_runs_by_user=[
+            _run(attempt, queries.why_waiting(attempt, place, teams, now))
+            for attempt, place in [*waiting, *((attempt, None) for attempt in later)]
+            if attempt.run.team_id in teams
+        ],
         active_deployments_by_user=[],
         queued_deployments_by_user=[],
     )
 
 
-def _run(attempt: Attempt) -> RunUtil:
+def _run(attempt: Attempt, reason: str = "") -> RunUtil:
     run = attempt.run
     return RunUtil(
         id=str(run.pk),
@@ -166,7 +181,7 @@ def _run(attempt: Attempt) -> RunUtil:
         gpu_type=attempt.gpu_type,
         max_duration_seconds=run.max_duration_seconds,
         start_time=attempt.started_at,
-        reason=attempt.queue_reason or None,
+        reason=reason or None,
         scheduling=Scheduling(
             priority=run.priority,
             retry_on_system_failure=run.retry_on_system_failure,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Prefetch, QuerySet, prefetch_related_objects
+from django.utils import timezone
 from strawberry.types.nodes import SelectedField, Selection
 
 from runs import queries
@@ -65,7 +67,27 @@ def page(
 
 def show(runs: Iterable[Run], fields: frozenset[str]) -> list[types.Run]:
     """Runs that came `with_all` for the same fields."""
-    return [shown.run(run, details=DETAILS in fields, debug=DEBUG in fields) for run in runs]
+    rows = list(runs)
+    places = queries.places(attempt for run in rows for attempt in run.attempts.all())
+    now = timezone.now()
+    return [
+        shown.run(
+            run,
+            details=DETAILS in fields,
+            debug=DEBUG in fields,
+            going=_going(list(run.attempts.all())[-1], places, now),
+        )
+        for run in rows
+    ]
+
+
+def _going(attempt: Attempt, places: Mapping[UUID, queries.Place], now: datetime) -> str:
+    """Of an attempt that has not ended: why it waits, or that it cannot be seen. Empty where there is nothing to say."""
+    place = places.get(attempt.pk)
+    if words := queries.why_waiting(attempt, place, [], now):
+        return words
+    seen = queries.seen(attempt, attempt.cluster, now)
+    return shown.unseen(seen, now) if seen else ""
 
 
 def show_new(run: Run, fields: frozenset[str]) -> list[types.Run]:

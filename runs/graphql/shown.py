@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from clusters.states import Sight
 from runs.graphql.types import (
     ContainerStatusUpdate,
     ExecutionStatusUpdates,
@@ -17,6 +18,7 @@ from runs.graphql.types import (
 )
 from runs.models import Attempt, NodeState, RunEvent
 from runs.models import Run as RunRow
+from runs.queries import Seen
 from runs.reasons import decode_exit_code
 
 MAIN = "MAIN"
@@ -27,6 +29,7 @@ _EVENTS = {
     "UPDATED": "Run updated",
     "STARTED": "Run started",
     "STOP_REQUESTED": "Stop requested",
+    "TAKEN_UP_LATE": "Its end was seen late",
     "COMPLETED": "Run completed",
     "STOPPED": "Run stopped",
     "FAILED": "Run failed",
@@ -36,8 +39,19 @@ _EVENTS = {
 _ORDER = list(_EVENTS)
 
 
-def run(row: RunRow, *, details: bool, debug: bool) -> Run:
-    """One run. `details` and `debug` are left out unless asked for: they are long."""
+def unseen(seen: Seen, now: datetime) -> str:
+    """`not seen for 12 min`; empty where it was seen just now."""
+    if seen.sight is Sight.FRESH:
+        return ""
+    if seen.at is None:
+        return "never seen"
+    seconds = int((now - seen.at).total_seconds())
+    return f"not seen for {f'{seconds} s' if seconds < 120 else f'{seconds // 60} min'}"
+
+
+def run(row: RunRow, *, details: bool, debug: bool, going: str = "") -> Run:
+    """One run. `details` and `debug` are left out unless asked for: they are long. `going` is what there is to say
+    of the latest attempt as long as it has no reason of its own: the client shows it beside the status."""
     attempts = list(row.attempts.all())
     return Run(
         id=str(row.pk),
@@ -46,7 +60,7 @@ def run(row: RunRow, *, details: bool, debug: bool) -> Run:
         status=row.status,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        reason=attempts[-1].reason or None,
+        reason=attempts[-1].reason or going or None,
         priority=row.priority,
         max_retries=row.max_retries,
         preemptible=row.preemptible,
@@ -54,13 +68,16 @@ def run(row: RunRow, *, details: bool, debug: bool) -> Run:
         max_duration_seconds=row.max_duration_seconds,
         is_deleted=row.deleted_at is not None,
         run_type=row.run_type,
-        resumptions=[_resumption(attempt) for attempt in attempts],
+        resumptions=[
+            *(_resumption(attempt) for attempt in attempts[:-1]),
+            _resumption(attempts[-1], going),
+        ],
         details=_details(row, attempts) if details else None,
         executions_status_updates=[_updates(attempt) for attempt in attempts] if debug else [],
     )
 
 
-def _resumption(attempt: Attempt) -> Resumption:
+def _resumption(attempt: Attempt, going: str = "") -> Resumption:
     return Resumption(
         execution_index=attempt.index,
         cluster_name=attempt.cluster.name,
@@ -71,7 +88,7 @@ def _resumption(attempt: Attempt) -> Resumption:
         status=attempt.status,
         start_time=attempt.started_at,
         end_time=attempt.ended_at,
-        reason=attempt.reason or None,
+        reason=attempt.reason or going or None,
     )
 
 

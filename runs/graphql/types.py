@@ -21,7 +21,9 @@ class Resumption:
     status: str
     start_time: datetime | None
     end_time: datetime | None
-    reason: str | None
+    reason: str | None = strawberry.field(
+        description="Why it ended; as long as it has not, why it waits, or that it is not seen."
+    )
     estimated_end_time: datetime | None = None
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django import template
+from django.utils import timezone
 
+from clusters.models import Cluster
+from clusters.states import Sight, loop_is_late
+from runs import queries
 from runs.models import Attempt, Run
 from runs.states import Status
 
@@ -61,3 +66,24 @@ def compute_long(run: Run | Attempt) -> str:
 def words(code: str) -> str:
     """`STOP_REQUESTED` → `Stop requested`."""
     return code.replace("_", " ").capitalize()
+
+
+@register.filter
+def only(cluster: Cluster) -> list[Cluster]:
+    """One as a list."""
+    return [cluster]
+
+
+@register.inclusion_tag("parts/unseen.html")
+def unseen(attempt: Attempt, cluster: Cluster) -> dict[str, Any]:
+    """`not seen for 12m`, beside a status; nothing where what is shown is fresh."""
+    seen = queries.seen(attempt, cluster, timezone.now())
+    return {"seen": seen if seen is not None and seen.sight is not Sight.FRESH else None}
+
+
+@register.inclusion_tag("parts/loop.html")
+def loop_note(clusters: Iterable[Cluster]) -> dict[str, Any]:
+    """A warning where the control loop has not looked for a while; nothing else."""
+    now = timezone.now()
+    late = [c for c in clusters if loop_is_late(c.swept_at, c.created_at, now)]
+    return {"late": sorted(late, key=lambda c: c.swept_at or c.created_at)}

@@ -74,7 +74,9 @@ class Holder:
 def index(request: PageRequest) -> TemplateResponse:
     overviews = [_overview(cluster) for cluster in visible_to(request.caller.team_ids)]
     template = "clusters/list.html#clusters" if request.htmx.target == "clusters" else "clusters/list.html"
-    return TemplateResponse(request, template, {"overviews": overviews})
+    return TemplateResponse(
+        request, template, {"overviews": overviews, "all": [o.cluster for o in overviews]}
+    )
 
 
 @require_safe
@@ -96,6 +98,7 @@ def show(request: PageRequest, name: str) -> TemplateResponse:
         "more_queued": max(0, queue.count() - QUEUE),
         # Who shares a cluster sees that it is in use, and by how much; whose runs, only in their own teams.
         "mine": mine,
+        "unexplained": "Not looked at yet",
         "nodes": cluster.capacity.get("nodes", []),
     }
     template = (

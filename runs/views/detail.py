@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from clusters.states import sight
 from runs import forms, queries
 from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
-from runs.states import TERMINAL, Desired, Status
+from runs.states import TERMINAL, Desired
 from runs.views.access import chosen, get_run, may_change
 from runs.views.failure import failure_of
 from teams.states import Action
@@ -64,6 +64,7 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
     streams = list(queries.streams_of(attempt))
     events = run.events.order_by("-at", "-id")[:EVENTS]
     is_latest = attempt is attempts[-1]
+    place = queries.places([attempt]).get(attempt.pk)
     return {
         "run": run,
         "attempts": attempts,
@@ -73,13 +74,15 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "live": is_latest and run.status not in TERMINAL,
         "stopping": run.desired == Desired.STOPPED and run.status not in TERMINAL,
         "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
-        "position": queries.queue_position(attempt) if attempt.status == Status.QUEUED else None,
+        "place": place,
+        "behind": place.behind(request.caller.team_ids) if place else "",
         "steps": [Step.of(entry) for entry in attempt.lifecycle.order_by("entered_at", "id")],
         "failure": failure_of(run, attempt, ranks, attempts[-1].index),
         "ranks": ranks,
         "streams": [_stream(stream, ranks) for stream in streams],
         "events": list(events),
         "sight": sight(run.cluster.seen_at, now),
+        "seen": queries.seen(attempt, run.cluster, now) if is_latest else None,
         "gpu_time": _gpu_time(attempts, now),
         "may_change": may_change(request, run),
         "may_submit": any(request.caller.may(Action.SUBMIT, team) for team in request.caller.team_ids),

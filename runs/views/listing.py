@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -25,6 +27,8 @@ class Row:
     run: Run
     attempt: Attempt
     """The latest."""
+    place: queries.Place | None
+    behind: str
 
 
 @require_safe
@@ -38,8 +42,9 @@ def show(request: PageRequest) -> HttpResponse:
         return redirect(request, reverse("runs:list"))
     latest = queries.latest_attempts(found.runs)
     visible = list(clusters.visible_to(request.caller.team_ids))
+    places = queries.places(latest.values())
     context = {
-        "rows": [Row(run, latest[run.pk]) for run in found.runs],
+        "rows": [_row(run, latest[run.pk], places, request.caller.team_ids) for run in found.runs],
         "older": _with(request, cursor=found.cursor) if found.has_next else None,
         "newest": _with(request, cursor=None) if request.GET.get("cursor") else None,
         "filtered": filters != RunFilters(),
@@ -55,6 +60,11 @@ def show(request: PageRequest) -> HttpResponse:
     }
     template = "runs/list.html#runs" if request.htmx.target == "runs" else "runs/list.html"
     return TemplateResponse(request, template, context)
+
+
+def _row(run: Run, attempt: Attempt, places: Mapping[UUID, queries.Place], teams: Iterable[UUID]) -> Row:
+    place = places.get(attempt.pk)
+    return Row(run, attempt, place, place.behind(teams) if place else "")
 
 
 def read_filters(request: PageRequest) -> RunFilters:

@@ -24,6 +24,7 @@ function busy() {
 
 function merge(fresh) {
   const current = section();
+  document.getElementById("loop-note").replaceChildren(...fresh.querySelector("#loop-note").childNodes);
   const body = current.querySelector("tbody");
   const freshBody = fresh.querySelector("tbody");
   if (!body || !freshBody) {
@@ -97,6 +98,9 @@ pill.addEventListener("click", () => {
   hidePill();
   look();
 });
+
+// That something is not seen any more rings no bell: while anything lives here, look now and then.
+setInterval(() => section().querySelector(".is-live") && look(), 15_000);
 
 watchChanges({
   state: showState,

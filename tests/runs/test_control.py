@@ -14,9 +14,10 @@ import pytest
 from django.utils import timezone
 
 from clusters.connect import call, connect
-from clusters.engines.base import EngineUnavailable, LaunchRejected
+from clusters.engines.base import EngineUnavailable, LaunchRejected, Phase
 from runs import commands, lifecycle, queries
 from runs.control import claim, reconcile
+from runs.control.decide import Ending
 from runs.control.sweep import sweep_cluster
 from runs.models import Allocation, Attempt, LogStream, Run
 from tests.world import World, drive, latest, make_run, status, statuses, until
@@ -144,6 +145,46 @@ def test_an_engine_that_cannot_be_reached_changes_nothing(world: World) -> None:
     assert status(run) == "RUNNING"
     commands.stop(world.ada, run)
     assert drive(run).status == "STOPPED"
+
+
+def test_what_ended_unseen_gets_its_true_times_and_the_news_is_said_to_be_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(world.ada, "sleep 0.2; exit 3")
+    drive(run, "RUNNING")
+    engine, handle = connect(world.cluster), reconcile.handle_of(latest(run))
+    truth = engine.observe
+
+    def over() -> bool:
+        (rank,) = call("observe", truth([handle]))[handle.key].ranks
+        return rank.phase is Phase.EXITED
+
+    with mock.patch.object(type(engine), "observe", side_effect=EngineUnavailable("away")):
+        until(lambda: sweep_cluster(world.cluster.pk) == 0 and over())
+        assert status(run) == "RUNNING"
+    monkeypatch.setattr(reconcile, "LATE_AFTER", timedelta(0))
+    attempt = drive(run)
+    assert (attempt.status, attempt.exit_code) == ("FAILED", 3)
+    event = run.events.get(type="TAKEN_UP_LATE")
+    assert attempt.ended_at is not None
+    assert f"It had ended at {attempt.ended_at:%Y-%m-%d %H:%M:%S} UTC" in event.message
+    assert event.at > attempt.ended_at
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (timedelta(seconds=39), None),
+        (timedelta(seconds=45), "only 45 s later"),
+        (timedelta(minutes=12, seconds=5), "only 12 min later"),
+    ],
+)
+def test_only_an_end_that_was_seen_late_is_said_to_be_late(passed: timedelta, words: str | None) -> None:
+    now = timezone.now()
+    remarks = reconcile._late(Ending(None, last_exit_at=now - passed), now)
+    assert bool(remarks) == bool(words)
+    if words:
+        assert words in remarks[0][1]
 
 
 POINTS = [

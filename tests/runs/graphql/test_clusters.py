@@ -93,7 +93,9 @@ def test_all_teams_gpus_count_and_only_ones_own_runs_are_named(
     }
     assert by_type == {"h100_80gb": (7, 1, 8), "None": (0, 0, 0)}
     assert [r["runName"] for r in use["activeRunsByUser"]] == [mine.name, mates.name]
-    assert [r["runName"] for r in use["queuedRunsByUser"]] == [waiting.name]
+    assert [(r["runName"], r["reason"]) for r in use["queuedRunsByUser"]] == [
+        (waiting.name, "position 1 of 2")
+    ]
     first = use["activeRunsByUser"][0]
     assert (first["userName"], first["gpuNum"], first["gpuType"]) == ("ada@example.com", 4, "h100_80gb")
     assert first["scheduling"] == {"priority": "auto", "retryOnSystemFailure": False, "preemptible": False}
@@ -101,6 +103,23 @@ def test_all_teams_gpus_count_and_only_ones_own_runs_are_named(
     assert use["activeDeploymentsByUser"] == use["queuedDeploymentsByUser"] == []
     (cluster,) = clusters(api_of(world.olaf), used=True)
     assert len(cluster["utilization"]["activeRunsByUser"]) == 1
+
+
+def test_who_waits_is_told_why_and_others_names_are_not(world: World, ada: API, tmp_path: Path) -> None:
+    gpu_cluster(world, tmp_path)
+    running(make_run(world.ada, cluster="gpus", gpus=8))
+    queued(make_run(world.olaf, name="theirs", cluster="gpus", gpus=8))
+    mine = queued(make_run(world.ada, cluster="gpus", gpus=4))
+    type(latest(mine)).objects.filter(run=mine).update(queue_reason="needs 4 GPUs, 0 free")
+    retried = make_run(world.ada, cluster="gpus", gpus=1)
+    due = timezone.now() + timedelta(minutes=1)
+    type(latest(mine)).objects.filter(run=retried).update(not_before=due)
+    (cluster,) = clusters(ada, used=True, name={"in": ["gpus"]})
+    said = {r["runName"]: r["reason"] for r in cluster["utilization"]["queuedRunsByUser"]}
+    assert said == {
+        mine.name: "needs 4 GPUs, 0 free; behind a run of another team; position 2 of 2",
+        retried.name: f"next try at {due:%H:%M:%S} UTC",
+    }
 
 
 def test_the_number_of_queries_does_not_grow(world: World, ada: API, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
-from runs.models import Run, RunSpec
-from runs.states import Desired
+from runs.lifecycle import Step, advance
+from runs.models import Attempt, Run, RunSpec
+from runs.states import Desired, Status
 from teams.states import Scope
 from tests.runs.graphql.asking import API, Failed
 from tests.runs.graphql.test_operations import fail
-from tests.world import World, make_run
+from tests.world import World, latest, make_run
 
 
 def refused(code: int, words: str, act: Callable[[], object]) -> None:
@@ -219,3 +221,22 @@ def test_viewers_and_reading_keys_change_nothing(world: World, api_of: Callable[
         refused(403, "You may not submit runs", api.create)
         refused(403, "You may not change run", lambda a=api: a.change("stopRuns", run.name))  # type: ignore[misc]
         assert api.names(entity={"organizationIds": [str(world.vision.pk)]}) == [run.name]
+
+
+def test_what_has_no_reason_yet_says_why_it_waits_or_that_it_is_not_seen(world: World, ada: API) -> None:
+    run = make_run(world.ada)
+    attempt = latest(run)
+
+    def reason() -> object:
+        (row,) = ada.runs()["runs"]
+        assert row["reason"] == row["resumptions"][-1]["reason"]
+        return row["reason"]
+
+    assert reason() is None
+    advance(attempt, [Step(Status.QUEUED)], queue_reason="needs 8 GPUs, 5 free")
+    assert reason() == "needs 8 GPUs, 5 free; position 1 of 1"
+    advance(attempt, [Step(Status.STARTING), Step(Status.RUNNING)])
+    assert reason() is None
+    ago = timezone.now() - timedelta(minutes=12, seconds=10)
+    Attempt.objects.update(seen_at=ago, started_at=ago)
+    assert reason() == "not seen for 12 min"

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from runs import commands
 from runs.models import NodeState
 from runs.states import Reason, Status
 from tests.runs.views.pages import TO_COMPLETED, TO_FAILED, TO_RUNNING, as_if, browser, htmx
-from tests.world import World, make_run
+from tests.world import World, latest, make_run
 
 
 @pytest.mark.parametrize("part", ["", "/clone"])
@@ -92,12 +96,55 @@ def test_the_configuration_is_shown_as_yaml_and_escaped(world: World) -> None:
     assert "<script>alert" not in page
 
 
-def test_the_queue_position_is_shown(world: World) -> None:
+def test_the_queue_position_is_shown_with_who_is_before_and_how_old_that_is(world: World) -> None:
     first, second = make_run(world.ada), make_run(world.ada)
     as_if(first, Status.QUEUED)
     as_if(second, Status.QUEUED)
-    assert "Next in the queue" in browser(world.ada).get(f"/runs/{first.name}").content.decode()
-    assert "1 before it in the queue" in browser(world.ada).get(f"/runs/{second.name}").content.decode()
+    type(world.cluster).objects.update(placed_at=timezone.now() - timedelta(seconds=20))
+    page = browser(world.ada).get(f"/runs/{second.name}").content.decode()
+    assert "Position 2 of 2 in the queue of local." in page
+    assert f"Behind {first.name}." in page
+    assert "20s ago" in page
+
+
+def test_names_of_other_teams_runs_do_not_leak(world: World) -> None:
+    world.cluster.teams.add(world.other)
+    theirs, mine = make_run(world.olaf, name="theirs"), make_run(world.ada)
+    as_if(theirs, Status.QUEUED)
+    as_if(mine, Status.QUEUED)
+    for url in (f"/runs/{mine.name}", "/runs", "/clusters/local"):
+        page = browser(world.ada).get(url).content.decode()
+        assert "a run of another team" in page, url
+        assert theirs.name not in page, url
+
+
+@pytest.mark.parametrize(
+    ("age", "words"), [(timedelta(seconds=5), ""), (timedelta(minutes=2), "2m"), (timedelta(hours=1), "1h")]
+)
+def test_a_run_that_cannot_be_seen_says_for_how_long_everywhere(
+    world: World, age: timedelta, words: str
+) -> None:
+    run = make_run(world.ada)
+    attempt = as_if(run, *TO_RUNNING)
+    long_ago = timezone.now() - timedelta(hours=2)
+    type(attempt).objects.update(seen_at=timezone.now() - age, started_at=long_ago)
+    for url in (f"/runs/{run.name}", "/runs", "/clusters/local"):
+        page = browser(world.ada).get(url).content.decode()
+        marks = re.findall(r'<span class="unseen.*?not seen for <time[^>]*>([^<]*)<', page)
+        assert marks == ([words] if words else []), url
+    assert latest(run).status == "RUNNING"
+
+
+def test_a_control_loop_that_does_not_look_is_said_on_every_page(world: World) -> None:
+    run = make_run(world.ada)
+    as_if(run, *TO_RUNNING)
+    urls = (f"/runs/{run.name}", "/runs", "/clusters", "/clusters/local")
+    words = "The control loop has not looked at local since"
+    for url in urls:
+        assert words not in browser(world.ada).get(url).content.decode(), url
+    type(world.cluster).objects.update(swept_at=timezone.now() - timedelta(minutes=3))
+    for url in urls:
+        assert words in browser(world.ada).get(url).content.decode(), url
 
 
 def test_a_cluster_that_cannot_be_seen_is_not_taken_for_a_dead_run(world: World) -> None:
@@ -105,5 +152,5 @@ def test_a_cluster_that_cannot_be_seen_is_not_taken_for_a_dead_run(world: World)
     as_if(run, *TO_RUNNING)
     type(world.cluster).objects.update(seen_at=None)
     page = browser(world.ada).get(f"/runs/{run.name}").content.decode()
-    assert "cannot be seen" in page
+    assert "The cluster local cannot be seen" in page
     assert 'data-status="RUNNING"' in page
