@@ -6,10 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from hypothesis import settings
 from pytest_django import DjangoDbBlocker
 
 from tests.client.real import Client, install
 from tests.stack import Stack
+
+# How long an example takes says something about the machine, nothing about the code.
+settings.register_profile("runyard", deadline=None)
+settings.load_profile("runyard")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -110,7 +110,8 @@ def reconcile_attempt(attempt_id: UUID) -> None:
 
 def load(attempt_id: UUID) -> tuple[Attempt, datetime]:
     """An attempt with what a step needs, and the time at the database."""
-    attempts = Attempt.objects.select_related("run", "cluster")
+    # A cluster's capacity names every node, and nothing here asks for it.
+    attempts = Attempt.objects.select_related("run", "cluster").defer("cluster__capacity")
     attempt = attempts.annotate(now=lifecycle.ClockTimestamp()).get(pk=attempt_id)
     return attempt, attempt.now
 
