@@ -352,7 +352,13 @@ def usage(cluster_id: UUID) -> Usage:
     held = (
         holding(cluster_id)
         .order_by()
-        .aggregate(runs=Count("pk"), slots=Sum("nodes"), gpus=Sum("gpus"), cpus=Sum("cpus"))
+        .aggregate(
+            runs=Count("pk"),
+            slots=Sum("nodes"),
+            gpus=Sum("gpus"),
+            # A rank gets whole ones: what does not divide by the nodes is rounded up on each of them.
+            cpus=Sum((F("cpus") + F("nodes") - 1) / F("nodes") * F("nodes")),
+        )
     )
     return Usage(**{name: value or 0 for name, value in held.items()})
 

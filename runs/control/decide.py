@@ -369,7 +369,7 @@ def finish(it: Situation, ending: Ending) -> Finish:
         return Finish(ending)
     if ending.reason is Reason.PREEMPTED:
         # It did nothing wrong: nothing is spent, and it need not wait before it queues again.
-        return Finish(ending, Again(timedelta(0), "it was preempted and goes back to the queue"))
+        return Finish(ending, Again(timedelta(0), "was preempted and goes back to the queue"))
     making_room = it.stop_reason is Reason.PREEMPTED
     if it.desired is Desired.STOPPED and not making_room:
         return Finish(ending)
@@ -391,7 +391,7 @@ def finish(it: Situation, ending: Ending) -> Finish:
         ending,
         Again(
             after=min(FIRST_BACKOFF * 2 ** min(it.tries, 10), LONGEST_BACKOFF),
-            why=f"attempt failed ({ending.reason}): "
+            why=f"failed ({ending.reason}): "
             + (
                 "a failure of the platform, retried by the watchdog"
                 if system

@@ -278,7 +278,7 @@ def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime)
     retry = None
     if again is not None:
         retry = Retry(
-            f"Attempt {attempt.index + 1}: {again.why}",
+            f"Attempt {attempt.index + 1} {again.why}",
             now + again.after,
             retries_used=attempt.retries_used + again.spends_retry,
             # What made room was no failure: the next one is a first try again.

@@ -63,6 +63,12 @@ def compute_long(run: Run | Attempt) -> str:
 
 
 @register.filter
+def reason_or_status(code: str) -> str:
+    """A reason as it is; a status in the words of the pages."""
+    return code.title() if code in set(Status) else code
+
+
+@register.filter
 def words(code: str) -> str:
     """`STOP_REQUESTED` → `Stop requested`."""
     return code.replace("_", " ").capitalize()

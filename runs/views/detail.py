@@ -15,6 +15,7 @@ from clusters.states import sight
 from runs import forms, queries
 from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
 from runs.states import TERMINAL, Desired
+from runs.views import timeline
 from runs.views.access import chosen, get_run, may_change
 from runs.views.failure import failure_of
 from teams.states import Action
@@ -69,6 +70,9 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "run": run,
         "attempts": attempts,
         "attempt": attempt,
+        "lanes": timeline.lanes(run, attempts, now),
+        "more_attempts": len(attempts) > timeline.MOST,
+        "retries": timeline.retries(run, attempt),
         "is_latest": is_latest,
         "pinned": "attempt" in request.GET,
         "live": is_latest and run.status not in TERMINAL,

@@ -39,7 +39,7 @@ class ExitGroup:
     """Ranks that ended alike."""
 
     ranks: str
-    """`0, 2–5`"""
+    """`Ranks 0, 2–5`"""
     text: str
     failed_first: bool
 
@@ -159,7 +159,8 @@ def _spans(numbers: Sequence[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in spans)
+    word = "Rank" if len(numbers) == 1 else "Ranks"
+    return f"{word} " + ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in spans)
 
 
 def _again(run: Run, attempt: Attempt, explanation: Explanation | None, last_index: int) -> str:

@@ -47,8 +47,8 @@ def test_it_shows_rank_node_exit_codes_and_the_first_traceback_with_its_line(wor
     failure, page = card(world, two_ranks(world))
     assert failure.where == "Rank 1 on n1"
     assert [(group.ranks, group.text) for group in failure.exits] == [
-        ("1", "exit code 1"),
-        ("0", "exit code 143: killed by SIGTERM (stopped in consequence)"),
+        ("Rank 1", "exit code 1"),
+        ("Rank 0", "exit code 143: killed by SIGTERM (stopped in consequence)"),
     ]
     assert failure.traceback is not None
     assert failure.traceback.text == TRACEBACK.decode().rstrip("\n")
@@ -68,7 +68,7 @@ def test_ranks_that_ended_alike_are_said_once(world: World) -> None:
     states.filter(rank=2).update(exit_code=1, stopped=False)
     fail(run, exit_code=1, failed_rank=2)
     failure, _ = card(world, run)
-    assert [group.ranks for group in failure.exits] == ["2", "0, 4", "1, 3, 5"]
+    assert [group.ranks for group in failure.exits] == ["Rank 2", "Ranks 0, 4", "Ranks 1, 3, 5"]
 
 
 def test_a_sign_in_the_log_is_shown_with_its_line(world: World) -> None:
