@@ -13,6 +13,8 @@ from runs.states import HOLDING, WAITING, Desired, ImagePullCase, Reason, Status
 
 GONE_AFTER = timedelta(seconds=10)
 """An engine that holds nothing of what it has launched must say so for so long: its list may be behind."""
+UNSEEN_AFTER = timedelta(minutes=1)
+"""The same while it starts: it may never have been in that list yet, and to start it again would make two."""
 LOG_PATIENCE = timedelta(seconds=10)
 """How long the end of a failed attempt waits for the log of the rank that failed first."""
 END_OF_LOG = 64 * 2**10
@@ -226,13 +228,26 @@ def _gone(now: datetime, it: Situation) -> Action:
     if it.launched:
         if it.gone_since is None:
             return Vanished()
-        if now < it.gone_since + GONE_AFTER:
-            return Nothing(until=it.gone_since + GONE_AFTER)
+        believed = it.gone_since + (UNSEEN_AFTER if it.status is Status.STARTING else GONE_AFTER)
+        if now < believed:
+            return Nothing(until=believed)
     if it.desired is Desired.STOPPED:
         return finish(it, Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
     return finish(
         it, Ending(Reason.ENGINE_ERROR, "The engine holds no trace of this attempt; its outcome is unknown.")
     )
+
+
+def each_once(seen: Observation) -> Observation:
+    """One entry for each rank, in order: of several, that which has come furthest. An engine may say things twice,
+    and mix what is with what was."""
+    phases = list(Phase)
+    furthest: dict[int, RankObservation] = {}
+    for rank in seen.ranks:
+        known = furthest.get(rank.rank)
+        if known is None or phases.index(rank.phase) > phases.index(known.phase):
+            furthest[rank.rank] = rank
+    return replace(seen, ranks=tuple(furthest[number] for number in sorted(furthest)))
 
 
 def all_exited(nodes: int, seen: Observation) -> bool:

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 LATE_AFTER = STALE_AFTER + decide.LOG_PATIENCE
 """An end that is taken up so long after it came is said to be late."""
+PROBE = "clusters.probe_cluster"
+"""The task that looks at what a cluster offers."""
 MOST_STEPS = 20
 """A pass ends after so many steps, whatever is left to do: a bug must not hold a worker."""
 
@@ -176,7 +178,7 @@ def _step(attempt: Attempt, now: datetime, token: UUID) -> bool:
     it, seen = situation(attempt), None
     if decide.must_look(it):
         handle = handle_of(attempt)
-        seen = call("observe", engine.observe([handle]))[handle.key]
+        seen = decide.each_once(call("observe", engine.observe([handle]))[handle.key])
         note(attempt, seen)
         rank = decide.wants_log(it.nodes, seen)
         if rank is not None:
@@ -297,6 +299,9 @@ def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime)
         remarks=_late(ending, now),
         **fields,
     )
+    if ending.reason is Reason.NODE_FAILURE:
+        # Before the next attempt is placed, it shall be known that the node is not there.
+        wake.ring(PROBE, str(attempt.cluster_id), queue=attempt.cluster.queue)
     if attempt.started_at or queued:
         # What it held, or had kept for it, is others' now.
         place(attempt.cluster_id)

@@ -51,7 +51,8 @@ def sweep_cluster(cluster_id: UUID) -> int:
         Attempt.objects.filter(pk__in=unnoted).update(seen_at=now)
     acted = 0
     for attempt in due:
-        action = decide.decide(now, situation(attempt), seen.get(str(attempt.pk)))
+        found = seen.get(str(attempt.pk))
+        action = decide.decide(now, situation(attempt), decide.each_once(found) if found else None)
         if not isinstance(action, decide.Nothing):
             acted += 1
             try:
