@@ -7,12 +7,14 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from clusters.models import Cluster
 from clusters.states import Sight, loop_is_late
 from runs import queries
 from runs.models import Attempt, Run
-from runs.states import Status
+from runs.states import WAITING, Status
 
 register = template.Library()
 
@@ -75,6 +77,20 @@ def words(code: str) -> str:
 
 
 @register.filter
+def with_code(text: str) -> SafeString:
+    """A sentence in which what stands in backticks is code."""
+    parts = text.split("`")
+    return format_html_join(
+        "",
+        "{}{}",
+        (
+            (parts[i], format_html("<code>{}</code>", parts[i + 1]) if i + 1 < len(parts) else "")
+            for i in range(0, len(parts), 2)
+        ),
+    )
+
+
+@register.filter
 def only(cluster: Cluster) -> list[Cluster]:
     """One as a list."""
     return [cluster]
@@ -84,12 +100,17 @@ def only(cluster: Cluster) -> list[Cluster]:
 def unseen(attempt: Attempt, cluster: Cluster) -> dict[str, Any]:
     """`not seen for 12m`, beside a status; nothing where what is shown is fresh."""
     seen = queries.seen(attempt, cluster, timezone.now())
-    return {"seen": seen if seen is not None and seen.sight is not Sight.FRESH else None}
+    shown = seen if seen is not None and seen.sight is not Sight.FRESH else None
+    return {"seen": shown, "waits": attempt.status in WAITING}
 
 
 @register.inclusion_tag("parts/loop.html")
 def loop_note(clusters: Iterable[Cluster]) -> dict[str, Any]:
     """A warning where the control loop has not looked for a while; nothing else."""
-    now = timezone.now()
-    late = [c for c in clusters if loop_is_late(c.swept_at, c.created_at, now)]
-    return {"late": sorted(late, key=lambda c: c.swept_at or c.created_at)}
+    return {"late": sorted(filter(late, clusters), key=lambda c: c.swept_at or c.created_at)}
+
+
+@register.filter
+def late(cluster: Cluster) -> bool:
+    """Whether the control loop has not looked at it for a while."""
+    return loop_is_late(cluster.swept_at, cluster.created_at, timezone.now())

@@ -92,12 +92,14 @@ def failure_of(run: Run, attempt: Attempt, ranks: Sequence[NodeState], last_inde
     )
     log = _Log(run, attempt, stream) if stream is not None else None
     traceback = log.traceback("first") if log else None
+    if reason is Reason.ERROR and log is not None and not log.incomplete and traceback is None:
+        remedy = "Read the end of the log of the first failed rank."
     observed = "exit_codes" in attempt.evidence
     return Failure(
         reason=attempt.reason,
         explanation=explanation,
         sentence=sentence,
-        remedy=remedy,
+        remedy=remedy.replace("NAME", run.name),
         where=_where(first, ranks, attempt),
         exit_text=decode_exit_code(attempt.exit_code) if attempt.exit_code else "",
         exits=_exits(ranks, first) if len(ranks) > 1 else (),
@@ -144,7 +146,7 @@ def _exits(ranks: Sequence[NodeState], first: int | None) -> list[ExitGroup]:
         else:
             text = decode_exit_code(rank.exit_code)
         if rank.stopped:
-            text += " (stopped in consequence)"
+            text += " (stopped)" if first is None else " (stopped in consequence)"
         groups.setdefault((rank.rank != first, text), []).append(rank.rank)
     return [
         ExitGroup(_spans(members), text, failed_first=not others)
@@ -160,7 +162,9 @@ def _spans(numbers: Sequence[int]) -> str:
         else:
             spans.append([number, number])
     word = "Rank" if len(numbers) == 1 else "Ranks"
-    return f"{word} " + ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in spans)
+    return f"{word} " + ", ".join(
+        str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans
+    )
 
 
 def _again(run: Run, attempt: Attempt, explanation: Explanation | None, last_index: int) -> str:

@@ -139,7 +139,7 @@ def test_a_control_loop_that_does_not_look_is_said_on_every_page(world: World) -
     run = make_run(world.ada)
     as_if(run, *TO_RUNNING)
     urls = (f"/runs/{run.name}", "/runs", "/clusters", "/clusters/local")
-    words = "The control loop has not looked at local since"
+    words = "The control loop has not looked at local for"
     for url in urls:
         assert words not in browser(world.ada).get(url).content.decode(), url
     type(world.cluster).objects.update(swept_at=timezone.now() - timedelta(minutes=3))

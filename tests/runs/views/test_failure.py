@@ -162,3 +162,17 @@ def test_exit_code_137_alone_is_never_called_lack_of_memory(world: World) -> Non
     _, page = card(world, run)
     assert "killed from outside (SIGKILL): memory, a time limit or a person" in page
     assert "OutOfMemory" not in page
+
+
+def test_who_stopped_a_run_is_told_and_its_ranks_did_not_fail(world: World) -> None:
+    run = make_run(world.ada, nodes=4)
+    attempt = as_if(run, *TO_RUNNING)
+    NodeState.objects.filter(attempt=attempt).update(phase="exited", exit_code=143, stopped=True)
+    fail(run, Reason.USER_STOPPED, message="Stopped by ada@example.com: lunch", evidence={"exit_codes": {}})
+    failure, page = card(world, run)
+    assert failure.message == "Stopped by ada@example.com: lunch"
+    assert [(group.ranks, group.text) for group in failure.exits] == [
+        ("Ranks 0–3", "exit code 143: killed by SIGTERM (stopped)")
+    ]
+    assert f"<code>mcli run -r {run.name}</code>" in page
+    assert "Not retried" not in page
