@@ -5,13 +5,14 @@ and stops them. It knows nothing of users, queues, retries or statuses: those ar
 are plain Python (no Django) and import nothing of each other.
 
 Six methods, all asynchronous, all idempotent; none waits for the work. Each has a time-out that the
-caller enforces (`TIMEOUTS`), and any of them may be repeated after it was cut off.
+caller enforces (`TIMEOUTS`), and any of them may be repeated after it was cut off. A seventh, `attach`, is
+not for every engine.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +24,7 @@ TIMEOUTS: Mapping[str, float] = {
     "stop": 5.0,
     "cleanup": 10.0,
     "probe": 5.0,
+    "attach": 10.0,
 }
 """Seconds that a caller waits for each method before it treats the engine as unavailable."""
 
@@ -43,6 +45,11 @@ class LaunchRejected(Exception):
         self.reason = reason
         self.message = message
         self.case = case
+
+
+class AttachRefused(Exception):
+    """There is nothing there that a terminal could be opened in: the rank has ended or never was, there is no
+    such stream, or the engine has no terminals. The text is for the person who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +218,22 @@ class Capacity:
 
 
 class Duplex(Protocol):
-    """Bytes to and from a terminal inside a run."""
+    """Bytes to and from a terminal inside a run. One reader and one writer may wait at a time."""
 
-    async def read(self) -> bytes: ...
-    async def write(self, data: bytes) -> None: ...
+    @property
+    def exit_code(self) -> int | None:
+        """Of the command, as a shell shows it, once `read` has said that it ended; None where nobody saw it."""
+
+    async def read(self) -> bytes:
+        """What the terminal shows next, as soon as there is something; empty when the command has ended."""
+
+    async def write(self, data: bytes) -> None:
+        """Type. Waits while the command does not read; silent when it has ended."""
+
     async def resize(self, columns: int, lines: int) -> None: ...
-    async def close(self) -> None: ...
+
+    async def close(self) -> None:
+        """Hang up: what runs in the terminal gets HUP, and may live on by ignoring it, as tmux does."""
 
 
 MAIN = "MAIN"
@@ -268,6 +285,15 @@ class Engine(ABC):
     @abstractmethod
     async def probe(self) -> Capacity:
         """Look at the cluster. Raises `EngineUnavailable` if it cannot be reached."""
+
+    async def attach(
+        self, handle: Handle, rank: int, stream: str, argv: Sequence[str], size: tuple[int, int]
+    ) -> Duplex:
+        """Start `argv` at a terminal of `size` (columns, lines) as one more process of a running rank: with its
+        environment, account, folder and mounts. Without `argv`: a shell. It ends with its rank, any number may
+        be open, and each call opens one. Raises `AttachRefused`.
+        """
+        raise AttachRefused(f"Terminals cannot be opened on clusters of the kind {self.kind}.")
 
     def events(self) -> AsyncIterator[str] | None:
         """Keys of attempts about which there may be news, or None. Only a doorbell: may lose any."""

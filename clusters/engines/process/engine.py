@@ -6,13 +6,15 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from clusters.engines.base import (
     MAIN,
+    AttachRefused,
     Capacity,
+    Duplex,
     Engine,
     EngineUnavailable,
     Handle,
@@ -21,7 +23,7 @@ from clusters.engines.base import (
     NodeCapacity,
     Observation,
 )
-from clusters.engines.process import claims, host, launch, outcome, spawner, stop
+from clusters.engines.process import attach, claims, host, launch, outcome, spawner, stop
 from clusters.engines.process.config import Config, parse
 from clusters.engines.process.layout import SOCKET_ROOM, Attempt, Cluster
 from clusters.engines.process.logs import Reader
@@ -158,6 +160,21 @@ class ProcessEngine(Engine):
         if declared:
             notes.append(f"{gpus} GPUs were declared for trying things out; the host has {found.count}.")
         return Capacity((node,), declared=declared, notes=tuple(notes))
+
+    async def attach(
+        self, handle: Handle, rank: int, stream: str, argv: Sequence[str], size: tuple[int, int]
+    ) -> Duplex:
+        self._require_host()
+        if stream != MAIN:
+            raise AttachRefused(f"There is no container {stream} here, only {MAIN}.")
+        opening = asyncio.to_thread(attach.open_terminal, self._attempt(handle.key), rank, argv, size)
+        task = asyncio.ensure_future(opening)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The thread goes on: what it opens would stay open, with nobody at it.
+            task.add_done_callback(attach.hang_up)
+            raise
 
     async def events(self) -> AsyncIterator[str]:
         """Keys of attempts of which a rank has started or ended."""

@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from clusters.engines.process import bell, family, procfs
+from clusters.engines.process import bell, family, procfs, terminal
 from clusters.engines.process.output import Output
 from clusters.engines.process.procfs import Process
 from clusters.engines.process.records import read_json, read_settings, utc, write_json, write_reserved
@@ -54,6 +54,9 @@ class Loop:
         self._wake = os.open("wake.fifo", os.O_RDWR | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
+        self._terminals = terminal.listen()
+        if self._terminals is not None:
+            self._poll.register(self._terminals, select.POLLIN)
         self._reading = False
         self._family: set[Process] = {(pid, start) for pid, start in self._recorded()}
         # At first there is only the command, which is recorded: a look would compete with its start for a CPU.
@@ -75,6 +78,7 @@ class Loop:
         self._obey()
         while not self._ended:
             self._turn()
+        self._close_terminals()
         self._wind_down()
         self._drain()
         self._record_exit()
@@ -95,6 +99,8 @@ class Loop:
             elif fd == self._wake:
                 _take(self._wake)
                 self._obey()
+            elif self._terminals is not None and fd == self._terminals.fileno():
+                terminal.keep(self._terminals, self._main[0])
             else:
                 self._collect()
         now = time.monotonic()
@@ -173,6 +179,17 @@ class Loop:
     def _signal_all(self, number: int) -> None:
         for process in self._relatives():
             family.send(process, number)
+
+    # -- terminals
+
+    def _close_terminals(self) -> None:
+        """No new ones. Those that are open end like everything that the command left behind."""
+        if self._terminals is not None:
+            self._poll.unregister(self._terminals)
+            self._terminals.close()
+            self._terminals = None
+            with suppress(FileNotFoundError):
+                os.unlink(terminal.SOCKET)
 
     # -- stop
 

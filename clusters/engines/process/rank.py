@@ -78,22 +78,13 @@ def _become(
         _reset_signals()
         for source, target in ((os.open(os.devnull, os.O_RDWR), 0), (out, 1), (err, 2)):
             os.dup2(source, target)
-        # Everything else was opened close-on-exec, as Python does. No core files: they would hold secrets.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.umask(0o077)
-        _volunteer_for_the_oom_killer()
+        # Everything else was opened close-on-exec, as Python does.
+        _limit()
         if settings["closed"]:
             step = f"see its folders below {settings['closed']}"
             _open_a_way_below(settings["closed"], [settings["work"], settings["mounts"], settings["tmp"]])
-        if settings["uid"]:
-            step = f"take the account {settings['uid']}"
-            uid = int(settings["uid"])
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            prctl(PR_SET_NO_NEW_PRIVS, 1)
-        step = f"enter {settings['home']}"
-        os.chdir(settings["home"])
+        step = f"take its place in {settings['home']}"
+        _take_place(settings)
         if not os.read(gate, 1):
             os._exit(125)  # The supervisor died before it could write down that we run.
         step = f"run {settings['shell']}"
@@ -102,6 +93,33 @@ def _become(
         os.write(failure, f"the rank could not {step}: {error}".encode(errors="replace"))
     finally:
         os._exit(125)
+
+
+def become_another(settings: Mapping[str, str], main: int) -> None:
+    """Become one more process of a rank whose command is `main`: its limits, mounts, account and folder."""
+    _reset_signals()
+    _limit()
+    if settings["closed"]:
+        mounts = os.open(f"/proc/{main}/ns/mnt", os.O_RDONLY)
+        check(libc.setns(mounts, CLONE_NEWNS), "setns")
+        os.close(mounts)
+    _take_place(settings)
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # No core files: they would hold secrets.
+    os.umask(0o077)
+    _volunteer_for_the_oom_killer()
+
+
+def _take_place(settings: Mapping[str, str]) -> None:
+    if settings["uid"]:
+        uid = int(settings["uid"])
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+    os.chdir(settings["home"])
 
 
 def _reset_signals() -> None:

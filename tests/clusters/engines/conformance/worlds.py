@@ -60,6 +60,8 @@ class Can(StrEnum):
     """Several nodes, which can be lost one by one."""
     ENFORCES = "enforces"
     """Refuse a launch onto what another run holds."""
+    TERMINALS = "terminals"
+    """Open a terminal in a running rank."""
 
 
 class World(ABC):
@@ -235,7 +237,10 @@ class ProcessWorld(World):
 class SimWorld(World):
     """On a clock that moves only while a scenario waits. With a folder: on the journal that processes share."""
 
-    lacks = {Can.FILES: "no command runs that could read them"}
+    lacks = {
+        Can.FILES: "no command runs that could read them",
+        Can.TERMINALS: "no process runs that a terminal could be beside",
+    }
     tick = 0.02
 
     def __init__(self, folder: Path | None) -> None:
