@@ -21,6 +21,7 @@ urlpatterns = [
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>", logs.read, name="log"),
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/marks", logs.marks, name="log-marks"),
     path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/raw", logs.raw, name="log-raw"),
+    path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/errors", logs.errors, name="log-errors"),
     # /reasons
     path("reasons/", reasons.index, name="reasons"),
     path("reasons/<str:code>", reasons.show, name="reason"),

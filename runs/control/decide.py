@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from clusters.engines.base import Observation, Phase, RankObservation
+from clusters.engines.base import MAIN, Observation, Phase, RankObservation
 from runs.reasons import EXPLANATIONS, IMAGE_PULL, Category, decode_exit_code
 from runs.states import HOLDING, WAITING, Desired, ImagePullCase, Reason, Status
 
@@ -34,17 +34,23 @@ class Sign:
     offset: int
     line: int
     text: str
+    stream: str = MAIN
 
 
 @dataclass(frozen=True)
 class Log:
-    """What is known of the log of the rank that failed first."""
+    """What is known of the log of the rank that failed first: of the one stream of it that tells most."""
 
     size: int
     complete: bool
     """It has its end record: nothing more will come."""
     signs: Mapping[Reason, Sign] = field(default_factory=dict)
     """The last line that is a sign of each reason."""
+
+    @property
+    def near_end(self) -> Mapping[Reason, Sign]:
+        """Those signs that may say what the rank ended with; a line long before the end says nothing of it."""
+        return {reason: sign for reason, sign in self.signs.items() if self.size - sign.offset <= END_OF_LOG}
 
 
 @dataclass(frozen=True)
@@ -341,7 +347,7 @@ def _failure(
         reason, sign = _from_log(it.log)
         evidence["log"] = {"complete": it.log.complete}
         if sign is not None:
-            evidence["log"]["sign"] = {"offset": sign.offset, "line": sign.line, "text": sign.text}
+            evidence["log"]["sign"] = asdict(sign)
     sentence = explain(reason, first.case)
     if first.case:
         evidence["case"] = first.case
@@ -350,7 +356,8 @@ def _failure(
     if first.exit_code is not None:
         parts.append(f"It ended with {decode_exit_code(first.exit_code)}.")
     if sign is not None:
-        parts.append(f"Its log says, at line {sign.line}: {sign.text}")
+        log = "Its log" if sign.stream == MAIN else f"Its log {sign.stream}"
+        parts.append(f"{log} says, at line {sign.line}: {sign.text}")
     if first.message:
         parts.append(first.message)
     return Ending(
@@ -360,14 +367,9 @@ def _failure(
 
 def _from_log(log: Log) -> tuple[Reason, Sign | None]:
     """What a rank that failed said last, if that is the sign of a cause; a line long before its end is not."""
-    signs = [
-        (sign, reason)
-        for reason, sign in log.signs.items()
-        if log.complete and log.size - sign.offset <= END_OF_LOG
-    ]
-    if not signs:
+    if not log.complete or not log.near_end:
         return Reason.ERROR, None
-    sign, reason = max(signs, key=lambda found: found[0].offset)
+    reason, sign = max(log.near_end.items(), key=lambda found: found[1].offset)
     return reason, sign
 
 

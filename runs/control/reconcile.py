@@ -29,7 +29,7 @@ from clusters.engines.base import (
     Phase,
 )
 from clusters.states import STALE_AFTER
-from runs import commands, lifecycle, wake
+from runs import commands, lifecycle, queries, wake
 from runs.control import claim, decide
 from runs.control.decide import Ending, Log, Sign, Situation
 from runs.control.place import place
@@ -156,16 +156,25 @@ def stop_message(reason: str, actor: str, message: str) -> str:
 
 
 def log_of(attempt: Attempt, rank: int) -> Log:
-    """What was recognised in the log of a rank so far. One that was never opened has nothing to say."""
-    row = LogStream.objects.filter(attempt=attempt, rank=rank, name=MAIN).first()
-    if row is None:
-        return Log(size=0, complete=True)
-    signs = {
-        Reason(code): Sign(found["offset"], found["line"], found["text"])
-        for code, found in row.findings.get("signs", {}).items()
+    """What was recognised in the log of a rank so far. One that was never opened has nothing to say.
+
+    Of several streams (a file for each GPU's process) it is the first that has a sign near its end, MAIN before
+    the others; it counts as complete once all of them are.
+    """
+    rows = list(queries.streams_of(attempt).filter(rank=rank))
+    complete = all(row.ended_at is not None for row in rows)
+    logs = [
+        Log(row.committed, complete, _signs(row)) for row in sorted(rows, key=lambda row: row.name != MAIN)
+    ]
+    return next((log for log in logs if log.near_end), logs[0] if logs else Log(size=0, complete=True))
+
+
+def _signs(stream: LogStream) -> dict[Reason, Sign]:
+    return {
+        Reason(code): Sign(found["offset"], found["line"], found["text"], stream.name)
+        for code, found in stream.findings.get("signs", {}).items()
         if code in set(Reason)
     }
-    return Log(size=row.committed, complete=row.ended_at is not None, signs=signs)
 
 
 def handle_of(attempt: Attempt) -> Handle:

@@ -319,6 +319,17 @@ def _piece_end(data: bytes, start: int, whole: int, final: bool) -> tuple[int | 
     return None, start
 
 
+def is_consequence(exception: str) -> bool:
+    """Whether an exception is one that launchers and peers raise because another one was."""
+    return bool(_CONSEQUENCE.search(exception.encode()))
+
+
+def line_text(data: bytes) -> str:
+    """The text of the line that `data` begins with, as findings have it."""
+    end = min((at for at in (data.find(b"\n"), data.find(b"\r")) if at >= 0), default=len(data))
+    return _text(_ANSI.sub(b"", data[:end]))
+
+
 def _text(piece: bytes) -> str:
     text = piece[: 4 * TEXT].decode("utf-8", "replace").strip()
     return "".join(c if c.isprintable() else "\ufffd" for c in text)[:TEXT]

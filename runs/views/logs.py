@@ -9,12 +9,16 @@ from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingH
 from django.views.decorators.http import require_safe
 
 from runs.logs import store
+from runs.logs.findings import MOST_MARKS, line_text
 from runs.views.access import get_stream
 from teams.views.access import PageRequest, page
 
 PIECE = 2**20
 """Bytes in one answer at the most."""
 FRAME = 2**16
+MOST_ERRORS = 500
+LINE = 1200
+"""Bytes that are read to show the text of one."""
 
 
 @require_safe
@@ -49,6 +53,42 @@ def marks(request: PageRequest, name: str, attempt: int, rank: int, stream: str)
     first, last = _number(request.GET.get("from"), 0), _number(request.GET.get("to"), log.committed)
     found = store.marks(store.location(log), max(0, first), min(last, first + PIECE))
     return JsonResponse({"marks": [[mark.offset, mark.time, mark.source] for mark in found]})
+
+
+@require_safe
+@page
+def errors(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """What was found while the log was stored: tracebacks, the last line, and the error index from position
+    `?from=` on (`?at=`: from the first line at or after that offset), `MOST_ERRORS` lines at the most.
+
+    `{"errors": [{"offset", "line", "kind", "text"}, …], "from": 0, "next": position or null, "total": 3,
+    "full": false, "first": traceback or null, "last": …, "end": …}`. `full`: later error lines are not listed.
+    """
+    log = get_stream(request, name, attempt, rank, stream)
+    where, total = store.location(log), log.findings.get("errors", 0)
+    first = max(0, _number(request.GET.get("from"), 0))
+    if request.GET.get("at"):
+        first = store.errors_before(where, _number(request.GET["at"], 0))
+    found = store.errors(where, first, min(MOST_ERRORS, max(0, total - first)))
+    following = first + len(found)
+    return JsonResponse(
+        {
+            "errors": [
+                {
+                    "offset": mark.offset,
+                    "line": mark.line,
+                    "kind": mark.kind.name.lower(),
+                    "text": line_text(store.read(where, mark.offset, LINE, log.committed)),
+                }
+                for mark in found
+            ],
+            "from": first,
+            "next": following if found and following < total else None,
+            "total": total,
+            "full": total >= MOST_MARKS,
+            **{part: log.findings.get(part) for part in ("first", "last", "end")},
+        }
+    )
 
 
 @require_safe

@@ -349,3 +349,21 @@ def test_a_refused_launch_is_retried_if_its_reason_is_the_platforms_and_somebody
         until(lambda: run.attempts.filter(status="FAILED").exists(), lambda: sweep_cluster(world.cluster.pk))
     assert run.attempts.count() == attempts
     assert run.attempts.get(index=0).reason == reason
+
+
+def test_a_sign_in_any_stream_of_the_rank_counts_once_all_are_complete(world: World) -> None:
+    run = make_run(world.ada)
+    attempt = latest(run)
+    lifecycle.open_streams(attempt, ["MAIN", "gpu-1"])
+    streams = LogStream.objects.filter(attempt=attempt)
+    sign = {"offset": 900, "line": 9, "text": "OSError: [Errno 28] No space left on device"}
+    streams.filter(name="gpu-1").update(committed=1000, findings={"signs": {"DiskFull": sign}})
+    streams.update(ended_at=timezone.now())
+    log = reconcile.log_of(attempt, 0)
+    assert log.complete
+    assert [(reason, found.stream, found.line) for reason, found in log.near_end.items()] == [
+        ("DiskFull", "gpu-1", 9)
+    ]
+    streams.filter(name="MAIN").update(ended_at=None)
+    assert not reconcile.log_of(attempt, 0).complete
+    assert reconcile.log_of(attempt, 7).complete

@@ -8,7 +8,7 @@ import pytest
 
 from runs.lifecycle import Outcome, Step, advance, create_next_attempt
 from runs.logs import store
-from runs.models import NodeState, Run, RunEvent
+from runs.models import LogStream, NodeState, Run, RunEvent
 from runs.reasons import IMAGE_PULL
 from runs.states import ImagePullCase, Reason, Status
 from runs.views.failure import Failure
@@ -87,6 +87,23 @@ def test_without_a_traceback_it_shows_the_last_line_and_says_so(world: World) ->
     assert failure.last_words is not None
     assert (failure.last_words.line, failure.last_words.text) == (2, "bash: nvcc: not found")
     assert "there is no Python traceback" in page
+
+
+def test_of_several_streams_of_a_rank_the_cause_is_shown_and_not_its_consequence(world: World) -> None:
+    consequence = TRACEBACK.replace(b"ValueError: <boom>", b"torch.errors.ChildFailedError:")
+    run = two_ranks(world, consequence)
+    attempt = latest(run)
+    LogStream.objects.create(attempt=attempt, rank=1, name="gpu-1")
+    stream = attempt.log_streams.get(name="gpu-1")
+    writer = store.Writer(store.location(stream), 0, 0)
+    writer.append(b"x\n" + TRACEBACK, [])
+    writer.finish()
+    writer.close()
+    LogStream.objects.filter(pk=stream.pk).update(committed=writer.offset, findings=writer.findings)
+    failure, _ = card(world, run)
+    assert failure.traceback is not None
+    assert failure.traceback.url == "?attempt=0&rank=1&stream=gpu-1#L2"
+    assert failure.traceback.text.endswith("ValueError: <boom>")
 
 
 def test_a_long_traceback_is_shortened_in_its_middle(world: World) -> None:

@@ -8,6 +8,7 @@ from django.utils import timezone
 from clusters.engines.base import Mark, Source
 from runs.logs import store
 from runs.models import LogStream
+from tests.runs.graphql.test_logs import write
 from tests.runs.views.pages import TO_RUNNING, as_if, browser
 from tests.world import World, make_run
 
@@ -27,7 +28,7 @@ def url(world: World) -> str:
     return f"/runs/{run.name}/log/0/0/MAIN"
 
 
-@pytest.mark.parametrize("part", ["", "/marks", "/raw"])
+@pytest.mark.parametrize("part", ["", "/marks", "/errors", "/raw"])
 def test_logs_of_others_are_not_there(world: World, url: str, part: str) -> None:
     assert browser(world.vera).get(url + part).status_code == 200
     assert browser(world.olaf).get(url + part).status_code == 404
@@ -77,3 +78,30 @@ def test_the_end_is_told_with_its_hash(world: World, url: str) -> None:
 def test_marks_are_those_in_force(world: World, url: str) -> None:
     response = browser(world.ada).get(f"{url}/marks?from=5&to=20")
     assert response.json() == {"marks": [[0, 5.0, "stdout"], [10, 6.0, "stderr"]]}
+
+
+def test_the_error_index_is_paged_and_found_by_offset(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runs.views.logs.MOST_ERRORS", 3)
+    run = make_run(world.ada)
+    as_if(run, *TO_RUNNING)
+    lines = [f"step {i}\n" if i % 10 else f"\x1b[31mERROR\x1b[0m at {i}\n" for i in range(50)]
+    data = "".join(lines).encode()
+    write(run, data, end=True)
+    ada, url = browser(world.ada), f"/runs/{run.name}/log/0/0/MAIN/errors"
+    page = ada.get(url).json()
+    assert [(e["line"], e["kind"], e["text"]) for e in page["errors"]] == [
+        (1, "error", "ERROR at 0"),
+        (11, "error", "ERROR at 10"),
+        (21, "error", "ERROR at 20"),
+    ]
+    assert (page["next"], page["total"], page["full"]) == (3, 5, False)
+    assert page["end"]["text"] == "step 49"
+    rest = ada.get(url, {"from": page["next"]}).json()
+    assert [e["line"] for e in rest["errors"]] == [31, 41]
+    assert rest["next"] is None
+    second = page["errors"][1]["offset"]
+    assert [e["line"] for e in ada.get(url, {"at": second}).json()["errors"]] == [11, 21, 31]
+    assert ada.get(url, {"at": second + 1}).json()["from"] == 2
+    for wrong in ({"from": "-4"}, {"from": "x"}):
+        assert ada.get(url, wrong).json()["from"] == 0
+    assert ada.get(url, {"from": "99"}).json()["errors"] == []
