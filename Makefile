@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 MANAGE := $(RUN) manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up start stop status admin-password doctor test check fix demo bench docs
+.PHONY: help setup setup-dev up start stop status admin-password doctor test check fix demo bench chaos docs
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fix: setup-dev ## Repair what `check` can repair
 
 demo: setup ## Fill a running console with two teams, runs in every status and live logs
 	@exec $(MANAGE) seed_demo
+
+chaos: setup-dev ## Disturb a whole console of its own, and check that nothing is lost
+	@exec $(RUN) -m chaos $(ARGS)
 
 bench: setup ## Measure: submit to seen, against a bare subprocess and Ray Jobs
 	@exec $(RUN) -m bench

@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, Func, Q
 from django.db.models.functions import Now
 
+from clusters.engines import failpoints
 from runs import wake
 from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, NodeState, Run, RunEvent
 from runs.reasons import EXPLANATIONS
@@ -208,7 +209,9 @@ def advance(
         if run.status in TERMINAL:
             Allocation.objects.filter(attempt=attempt).delete()
             if retry is not None:
+                failpoints.reached("retry.before")
                 create_next_attempt(run, actor="system", message=retry.message, retry=retry)
+                failpoints.reached("retry.made")
                 return
             if gave_up:
                 RunEvent.objects.create(
@@ -279,6 +282,7 @@ def _move(
     guard = {"lease_token": token} if token is not None else {}
     if Attempt.objects.filter(pk=attempt.pk, status=expected, **guard).update(**changes) != 1:
         raise Stale
+    failpoints.reached("move.attempt_written")
     # The run follows its latest attempt; an older attempt is terminal and never moves.
     still = Q()
     if still_wanted:
@@ -286,7 +290,9 @@ def _move(
         still &= Q(deleted_at=None)
     if Run.objects.filter(still, pk=attempt.run_id, status=expected).update(**of_run) != 1:
         raise Stale
+    failpoints.reached("move.run_written")
     _write_entries(attempt, rows, outcome)
+    failpoints.reached("move.entries_written")
     for name, value in changes.items():
         setattr(attempt, name, value)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from clusters.engines import failpoints
 from clusters.models import Cluster
 from clusters.queries import Pool, pool
 from clusters.queries import visible_to as clusters_visible_to
@@ -98,6 +99,7 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
         )
         try:
             with transaction.atomic():
+                failpoints.reached("submit.before")
                 lifecycle.create(run, actor=caller.user.email)
                 RunSpec.objects.create(
                     run=run,
@@ -109,10 +111,12 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
                 )
                 audit.record(caller, "run.submitted", run.name, team_id=team.pk)
                 wake.ring(RECONCILE, str(run.pk), queue=cluster.queue)
+                failpoints.reached("submit.written")
         except IntegrityError as clash:
             if "runs_run_name" not in str(clash):
                 raise
             continue  # one in two thousand million suffixes: draw another
+        failpoints.reached("submit.committed")
         return run
     raise Refused("No free name was found; submit again.", code=503)
 

@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
+from clusters.engines import failpoints
 from runs.models import Attempt
 
 _EXTEND = """
@@ -25,7 +26,9 @@ def claim(attempt_id: uuid.UUID) -> uuid.UUID | None:
     """
     for _ in range(2):
         token = uuid.uuid4()
+        failpoints.reached("claim.before")
         if _execute(_EXTEND + "(lease_until IS NULL OR lease_until < clock_timestamp())", token, attempt_id):
+            failpoints.reached("claim.taken")
             return token
         taken = Attempt.objects.filter(pk=attempt_id, cleaned_at=None, lease_until__gte=Now())
         if not taken.update(rings=F("rings") + 1):
@@ -41,6 +44,7 @@ def renew(attempt_id: uuid.UUID, token: uuid.UUID) -> bool:
 
 def release(attempt_id: uuid.UUID, token: uuid.UUID, rings: int) -> bool:
     """Let go. False, with the lease kept, if a bell rang since `rings` was read: look once more."""
+    failpoints.reached("claim.release")
     held = Attempt.objects.filter(pk=attempt_id, lease_token=token)
     if held.filter(rings=rings).update(lease_token=None, lease_until=None):
         return True

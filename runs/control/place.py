@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Max, Q, Sum, Value
 from django.db.models.functions import Now
 
+from clusters.engines import failpoints
 from clusters.engines.base import Placement
 from clusters.models import Cluster
 from clusters.states import Sight, sight
@@ -48,6 +49,7 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
             if joining is not None:
                 lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
             return
+        failpoints.reached("place.locked")
         decided = plan(
             _nodes(cluster),
             _held(cluster),
@@ -77,6 +79,7 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         _preempt(decided.preempted, by_id)
         _explain(by_id, decided.waiting)
         Cluster.objects.filter(pk=cluster_id).update(placed_at=Now())
+        failpoints.reached("place.decided")
 
 
 def _away(cluster: Cluster) -> bool:
@@ -154,7 +157,9 @@ def _start(attempt: Attempt, placements: Iterable[Placement], token: UUID | None
                     cpus=cpus,
                 )
             )
+    failpoints.reached("place.started")
     Allocation.objects.bulk_create(rows)
+    failpoints.reached("place.allocated")
 
 
 def _preempt(victims: Mapping[UUID, UUID], waiting: Mapping[UUID, Attempt]) -> None:

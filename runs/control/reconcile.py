@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from clusters.connect import call, connect
+from clusters.engines import failpoints
 from clusters.engines.base import (
     MAIN,
     Engine,
@@ -187,8 +188,11 @@ def _step(attempt: Attempt, now: datetime, token: UUID) -> bool:
     it, seen = situation(attempt), None
     if decide.must_look(it):
         handle = handle_of(attempt)
+        failpoints.reached("observe.before")
         seen = decide.each_once(call("observe", engine.observe([handle]))[handle.key])
+        failpoints.reached("observe.answered")
         note(attempt, seen)
+        failpoints.reached("observe.noted")
         rank = decide.wants_log(it.nodes, seen)
         if rank is not None:
             it = replace(it, log=log_of(attempt, rank))
@@ -201,17 +205,26 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
         case decide.Nothing():
             return False
         case decide.Enqueue():
+            failpoints.reached("enqueue.before")
             with transaction.atomic():
                 place(attempt.cluster_id, joining=attempt, token=token)
+            failpoints.reached("enqueue.done")
         case decide.Launch():
             _launch(attempt, engine, token, now)
         case decide.MarkRunning(at):
+            failpoints.reached("running.before")
             lifecycle.advance(attempt, [Step(Status.RUNNING, at)], token=token)
+            failpoints.reached("running.done")
         case decide.Expire():
+            failpoints.reached("expire.before")
             commands.expired(attempt.run)
+            failpoints.reached("expire.done")
         case decide.Stop(grace):
+            failpoints.reached("stop.before")
             call("stop", engine.stop(handle_of(attempt), grace))
+            failpoints.reached("stop.sent")
             Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(stop_sent_grace=grace)
+            failpoints.reached("stop.noted")
             if attempt.status != Status.TERMINATING:
                 lifecycle.advance(attempt, [Step(Status.TERMINATING)], token=token)
             return False
@@ -223,6 +236,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
                 Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(log_due=until)
             else:
                 lifecycle.advance(attempt, _to_terminating(attempt, ending), token=token, log_due=until)
+            failpoints.reached("await_log.done")
             # The end of the log rings.
             return False
         case decide.Finish():
@@ -230,7 +244,9 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             # Cleaning up waits for the logs: their end will ring.
             return False
         case decide.CleanUp():
+            failpoints.reached("cleanup.before")
             call("cleanup", engine.cleanup(handle_of(attempt)))
+            failpoints.reached("cleanup.answered")
             Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
                 cleaned_at=Now(), lease_until=None
             )
@@ -241,6 +257,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
 
 
 def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> None:
+    failpoints.reached("launch.before")
     try:
         handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
     except LaunchRejected as refusal:
@@ -251,11 +268,15 @@ def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> Non
             attempt, decide.finish(situation(attempt), Ending(reason, message, evidence=evidence)), token, now
         )
         return
+    failpoints.reached("launch.answered")
     with transaction.atomic():
         held = Attempt.objects.filter(pk=attempt.pk, lease_token=token)
         if not held.update(handle=dict(handle.data)):
             raise Stale
+        failpoints.reached("launch.handle_written")
         lifecycle.open_streams(attempt, [MAIN])
+        failpoints.reached("launch.streams_written")
+    failpoints.reached("launch.stored")
     wake.streams_opened()
 
 
@@ -298,6 +319,7 @@ def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime)
             failed_alike=again.failed_alike,
         )
     fields: dict[str, Any] = {} if attempt.started_at else {"cleaned_at": now}
+    failpoints.reached("finish.before")
     lifecycle.advance(
         attempt,
         steps,
@@ -308,6 +330,7 @@ def _finish(attempt: Attempt, finish: decide.Finish, token: UUID, now: datetime)
         remarks=_late(ending, now),
         **fields,
     )
+    failpoints.reached("finish.done")
     if ending.reason is Reason.NODE_FAILURE:
         # Before the next attempt is placed, it shall be known that the node is not there.
         wake.ring(PROBE, str(attempt.cluster_id), queue=attempt.cluster.queue)

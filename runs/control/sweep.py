@@ -9,6 +9,7 @@ import structlog
 from django.db.models.functions import Now
 
 from clusters.connect import call, connect
+from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable
 from clusters.models import Cluster
 from runs import lifecycle, queries
@@ -45,6 +46,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
         log.warning("cluster cannot be seen", cluster=cluster.name, problem=str(problem))
         due = [attempt for attempt in due if attempt.status not in HOLDING]
         seen = {}
+    failpoints.reached("sweep.observed")
     now = lifecycle.database_now()
     unnoted = [a.pk for a in held if seen and (a.seen_at is None or now - a.seen_at > NOTE_EVERY)]
     if unnoted:

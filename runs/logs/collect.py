@@ -20,6 +20,7 @@ from channels.db import database_sync_to_async
 from django.db import DatabaseError, connection
 
 from clusters.connect import connect
+from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable, Handle
 from clusters.models import Cluster
 from runs import wake
@@ -87,6 +88,7 @@ class Collector:
             return
         token = uuid.uuid4()
         for stream in await _claim(token, room):
+            failpoints.reached("log.claimed")
             previous = self._following.get(stream.pk)
             if previous is not None and not previous.done():
                 # Our own lease ran out while the database was away: the old task must end first.
@@ -134,7 +136,9 @@ class Collector:
                 async for chunk in chunks:
                     before = writer.offset
                     gaps += chunk.offset - source_offset
+                    failpoints.reached("log.chunk")
                     await _to_the_end(asyncio.to_thread(writer.append, chunk.data, chunk.marks))
+                    failpoints.reached("log.appended")
                     source_offset = chunk.offset + len(chunk.data)
                     await self._commit(
                         _Commit(
@@ -147,12 +151,15 @@ class Collector:
                             writer.findings,
                         )
                     )
+            failpoints.reached("log.read_to_end")
             await _to_the_end(asyncio.to_thread(writer.finish))
             end = _Commit(
                 stream.pk, token, writer.offset, writer.offset, source_offset, writer.lines, writer.findings,
                 ended=True, sha256=writer.sha256, end_reason="incomplete" if gaps else "complete",
             )  # fmt: skip
+            failpoints.reached("log.end_before")
             await self._commit(end)
+            failpoints.reached("log.end_written")
         finally:
             await asyncio.to_thread(writer.close)
 
@@ -168,7 +175,9 @@ class Collector:
             while not self._commits.empty():
                 batch.append(self._commits.get_nowait())
             try:
+                failpoints.reached("log.commit_before")
                 written = await _write(batch)
+                failpoints.reached("log.commit_written")
             except Exception as problem:
                 for commit in batch:
                     if not commit.done.done():

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable, LaunchRejected, LaunchSpec
 from clusters.engines.process import claims, host, procfs, spawner
 from clusters.engines.process.config import Config
@@ -74,12 +75,15 @@ def _prepare(config: Config, cluster: Cluster, spec: LaunchSpec, attempt: Attemp
         if host.is_root():
             uid = claims.claim_uid(cluster, config.rank_uids, attempt.key)
         closed = _closed_ancestor(cluster, uid)
+        failpoints.reached("launch.claims_made")
         _fill(config, cluster, spec, fresh, attempt, uid=uid, port=port, closed=closed)
+        failpoints.reached("launch.folder_filled")
         # Not synced: whatever dies of Runyard, the folder is there, and after a power cut its attempt is over
         # in any case. Most find it then, and NodeFailure by its boot id; the few whose launch the file system
         # had not written yet (5 s on ext4) find it gone. A sync here, or while the supervisors make their
         # files, costs each launch milliseconds, and a hundred of them on a busy disk.
         fresh.folder.rename(attempt.folder)
+        failpoints.reached("launch.folder_there")
     except BaseException as error:
         shutil.rmtree(fresh.folder, ignore_errors=True)
         for rank in range(spec.nodes if port else 0):
@@ -241,7 +245,9 @@ def start_ranks(attempt: Attempt) -> None:
             if not had_supervisor(lock) and not (folder / "exit.json").exists()
         }
         if fresh:
+            failpoints.reached("launch.ranks_locked")
             supervise(fresh)
+            failpoints.reached("launch.spawned")
     finally:
         for lock in locks.values():
             os.close(lock)

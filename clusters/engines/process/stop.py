@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable
 from clusters.engines.process import claims, family, host, outcome, procfs
 from clusters.engines.process.layout import Attempt, Cluster
@@ -36,8 +37,11 @@ def stop(attempt: Attempt, grace: float) -> None:
         earlier = read_json(str(folder / "stop.json"))
         if earlier is None or deadline < earlier["deadline"]:
             request = {"requested_at": datetime.now(UTC).isoformat(), "deadline": deadline}
+            failpoints.reached("stop.rank_before")
             write_json(str(folder / "stop.json"), request)
+            failpoints.reached("stop.rank_recorded")
         wake(folder)
+        failpoints.reached("stop.rank_woken")
         outcome.settled(folder, record["boot_id"])  # One that has lost its supervisor gets another first.
 
 
@@ -54,12 +58,15 @@ def wake(folder: Path) -> None:
 def cleanup(cluster: Cluster, attempt: Attempt) -> None:
     """Kill what is left of an attempt and remove its folder and claims. Blocks: call in a thread."""
     claims.bury(cluster, attempt.key)
+    failpoints.reached("cleanup.buried")
     gone = attempt.gone
     if attempt.exists():
         record = read_json(str(attempt.record)) or {}
         _kill(attempt, record.get("uid") if record.get("boot_id") == procfs.boot_id() else None)
         # Out of the way at once, with its record: nobody shall see half of an attempt.
+        failpoints.reached("cleanup.killed")
         attempt.folder.rename(gone)
+        failpoints.reached("cleanup.renamed")
     if not gone.exists():
         return
     record = read_json(str(gone / "private" / "attempt.json")) or {}
