@@ -152,8 +152,10 @@ def stop_message(reason: str, actor: str, message: str) -> str:
     """Who or what stopped a run, in words."""
     if not reason:
         return ""
-    text = f"Stopped by {actor}" if actor != "system" else EXPLANATIONS[Reason(reason)].sentence
-    return f"{text}: {message}" if message else text
+    if actor != "system":
+        return f"Stopped by {actor}: {message}" if message else f"Stopped by {actor}"
+    sentence = EXPLANATIONS[Reason(reason)].sentence
+    return f"{sentence.removesuffix('.')}: {message}" if message else sentence
 
 
 def log_of(attempt: Attempt, rank: int) -> Log:

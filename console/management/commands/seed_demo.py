@@ -1,16 +1,17 @@
 """`manage.py seed_demo` (`make demo`): two teams, and runs in every status, on a console that is up.
 
-Everything goes through the commands that people use, on a process cluster of its own, so that real runs on
-`local` need not wait behind it. Asked again, it adds only what is missing and starts anew what has ended.
+Everything goes through the commands that people use, on clusters of its own, so that real runs on `local` need not
+wait behind it: a few real ones, and many on a simulated cluster. Asked again, it adds only what is missing and
+starts anew what has ended.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import redis
 from django.conf import settings
@@ -21,108 +22,19 @@ from django.db.models import Max
 from clusters.engines.process.host import host_id
 from clusters.models import Cluster
 from clusters.tasks import look_at
-from runs import commands, forms
+from console.demo import simulated
+from console.demo.scenes import ADA, BOB, CLUSTER, MEMBERS, SCENES, Scene
+from runs import commands
 from runs.models import LogStream, Run
 from runs.states import Status
 from teams.commands import add_member, create_team, create_user
 from teams.models import Team, User
 from teams.queries import Caller
-from teams.states import Role
 
-CLUSTER = "demo"
-ADA, BOB = "ada@runyard.local", "bob@runyard.local"
-MEMBERS: Mapping[str, Mapping[str, Role]] = {
-    "vision": {ADA: Role.ADMIN, BOB: Role.VIEWER},
-    "language": {BOB: Role.ADMIN, ADA: Role.MEMBER},
-}
 START = "the demo needs a running console: `make up` (or `make start`), then `make demo` in another terminal"
 PATIENCE = 60.0
 """Seconds that a run may take to get where it belongs; on a machine at rest each takes about one."""
 LONG_GRACE = 24 * 3600.0
-
-PROGRESS = """\
-echo "rank $NODE_RANK of $NUM_NODES, GPUs: ${CUDA_VISIBLE_DEVICES:-none}, attempt $RESUMPTION_INDEX"
-full=████████████████████████████████████████ empty=········································
-for step in $(seq 1 14400); do
-  sleep 1
-  done=$((step % 600 * 40 / 600))
-  printf '\\r\\e[36m%s%s\\e[0m step %s loss %s.%02d' "${full:0:done}" "${empty:done}" \\
-    "$step" $((300 / (step + 60))) $((300 * 100 / (step + 60) % 100))
-  if [ $((step % 60)) = 0 ]; then printf '\\n\\e[1mcheckpoint %s\\e[0m written\\n' $((step / 60)); fi
-done
-"""
-EPOCHS = """\
-for epoch in 1 2 3 4 5; do
-  echo "epoch $epoch: accuracy 0.$((40 + epoch * 11))"
-  sleep 0.3
-done
-"""
-BAD_RANK = """\
-python3 - <<'PY'
-import os, time
-rank = int(os.environ["NODE_RANK"])
-print(f"rank {rank}: loading shard {rank}", flush=True)
-time.sleep(1)
-if rank == 1:
-    shards = {0: "train-00.bin"}
-    print("opening", shards[rank])
-time.sleep(600)
-PY
-"""
-NOT_THERE_YET = """\
-echo "looking for the checkpoint to evaluate"
-sleep 0.5
-echo "there is none yet" >&2
-exit 3
-"""
-DEAF = """\
-trap '' TERM
-echo "writing a large checkpoint, and not to be disturbed"
-for part in $(seq 1 14400); do sleep 6; echo "part $part written"; done
-"""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One run of the demo, and the status that it is to be seen in."""
-
-    name: str
-    team: str
-    person: str
-    status: Status
-    command: str
-    compute: Mapping[str, Any]
-    scheduling: Mapping[str, Any] = field(default_factory=dict)
-    attempts: int = 1
-    """How often it is to have been started, at the least."""
-
-    def request(self) -> commands.RunRequest:
-        return forms.parse_run_input(
-            {
-                "runName": self.name,
-                "image": "python:3.11",
-                "command": self.command,
-                "compute": {"cluster": CLUSTER, **self.compute},
-                "scheduling": dict(self.scheduling),
-                "metadata": {"demo": self.name},
-            }
-        )
-
-
-# In this order: what waits for nodes comes last, for what it waits for is kept free for it.
-SCENES = [
-    Scene("cifar-baseline", "vision", ADA, Status.COMPLETED, EPOCHS, {"gpus": 1}),
-    Scene("tokenizer", "language", BOB, Status.COMPLETED, EPOCHS, {"cpus": 2}),
-    Scene("shard-loader", "vision", ADA, Status.FAILED, BAD_RANK, {"nodes": 2, "gpus": 2}),
-    Scene("t5-finetune", "language", ADA, Status.STOPPED, PROGRESS, {"gpus": 1}),
-    Scene("vit-small", "vision", ADA, Status.RUNNING, PROGRESS, {"nodes": 2, "gpus": 4}, {"maxDuration": 5}),
-    Scene("gpt-tiny", "language", BOB, Status.RUNNING, PROGRESS, {"gpus": 2}, attempts=2),
-    Scene("bert-distill", "language", BOB, Status.TERMINATING, DEAF, {"gpus": 1}),
-    # Each failure doubles the back-off, up to five minutes: after the first two minutes it mostly waits.
-    Scene("eval-nightly", "language", BOB, Status.PENDING, NOT_THERE_YET, {"cpus": 1}, {"maxRetries": 100}),
-    Scene("detector-large", "vision", ADA, Status.QUEUED, PROGRESS, {"gpus": 8}, {"priority": "low"}),
-    Scene("lm-ablation", "language", ADA, Status.QUEUED, PROGRESS, {"gpus": 4}, {"priority": "lowest"}),
-]
 
 
 class Command(BaseCommand):
@@ -131,6 +43,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         see_that_services_run()
         passwords = make_people()
+        # First, so that the real runs are the newest.
+        self.stdout.write(simulate())
         cluster = demo_cluster()
         for scene in SCENES:
             run, made = find_or_submit(scene)
@@ -139,13 +53,14 @@ class Command(BaseCommand):
             self.stdout.write(f"  {run.status:<12} {scene.team}/{run.name}{'   new' if made else ''}")
         see_that_logs_arrive()
         lines = [
-            f"The demo is at {settings.RUNYARD_URL}, on the cluster {cluster.name!r}, whose GPUs are made up."
+            f"The demo is at {settings.RUNYARD_URL}, on the clusters {cluster.name!r}, whose GPUs are made up, "
+            f"and {simulated.CLUSTER!r}, which is simulated."
         ]
         for email, password in passwords.items():
             lines.append(f"  Log in as {email}   password {password}   (shown only now)")
         if len(passwords) < 2:
             lines.append(f"  A new password for {ADA}: manage.py admin_password --login {ADA}")
-        lines.append(f"  {ADA} sees both teams. STARTING lasts milliseconds here: restart a run to see it.")
+        lines.append(f"  {ADA} sees both teams.")
         self.stdout.write("\n".join(lines))
 
 
@@ -191,24 +106,80 @@ def make_people() -> dict[str, str]:
 
 def demo_cluster() -> Cluster:
     """A process cluster on this host with eight declared GPUs, for the demo's teams only."""
+    config = {
+        "root": str(settings.RUNYARD_HOME / "clusters" / CLUSTER),
+        "host_id": host_id(),
+        "slots": 8,
+        "cpus": 8,
+        "gpus": 8,
+        "gpu_type": "h100_80gb",
+    }
+    return make_cluster(CLUSTER, "process", config)
+
+
+def make_cluster(name: str, engine: str, config: Mapping[str, Any]) -> Cluster:
+    """A cluster of the demo's teams, looked at."""
     cluster, _ = Cluster.objects.get_or_create(
-        name=CLUSTER,
-        defaults={
-            "engine": "process",
-            "queue": settings.HOST_QUEUE,
-            "config": {
-                "root": str(settings.RUNYARD_HOME / "clusters" / CLUSTER),
-                "host_id": host_id(),
-                "slots": 8,
-                "cpus": 8,
-                "gpus": 8,
-                "gpu_type": "h100_80gb",
-            },
-        },
+        name=name, defaults={"engine": engine, "queue": settings.HOST_QUEUE, "config": config}
     )
     cluster.teams.add(*Team.objects.filter(name__in=MEMBERS))
     look_at(cluster)
     return cluster
+
+
+def simulate() -> str:
+    """The simulated cluster and its runs, all at once. Returns a line that counts them."""
+    config = simulated.config(settings.RUNYARD_HOME / "clusters" / simulated.CLUSTER)
+    cluster = make_cluster(simulated.CLUSTER, "sim", config)
+    cluster.refresh_from_db()
+    scenes = [(scene, *find_or_submit(scene)) for scene in simulated.first()]
+    arrange([(scene, run) for scene, run, _ in scenes if scene.status is Status.RUNNING])
+    scenes += [(scene, *find_or_submit(scene)) for scene in simulated.then()]
+    arrange([(scene, run) for scene, run, _ in scenes])
+    found = Counter(run.status for run in {run.pk: run for _, run, _ in scenes}.values())
+    counts = ", ".join(f"{found[status]} {status}" for status in Status if found[status])
+    made = sum(made for _, _, made in scenes)
+    nodes = sum(group["count"] for group in config["nodes"])
+    return f"  {cluster.name}: {nodes} nodes; {counts}{f'; {made} new' if made else ''}"
+
+
+def arrange(scenes: Sequence[tuple[Scene, Run]]) -> None:
+    """Bring all of these about at the same time. Raises `CommandError`."""
+    deadline = time.monotonic() + PATIENCE
+    asked: set[str] = set()
+    while True:
+        left = [(scene, run) for scene, run in scenes if not is_there(scene, run)]
+        if not left:
+            return
+        for scene, run in left:
+            if scene.name not in asked and asks(scene, run):
+                asked.add(scene.name)
+        if time.monotonic() > deadline:
+            scene, run = left[0]
+            fail(run, f"be {scene.status}")
+        time.sleep(0.2)
+
+
+def is_there(scene: Scene, run: Run) -> bool:
+    """Whether a run is where its scene wants it, or has gone on by itself since."""
+    run.refresh_from_db()
+    attempts = run.attempts.count()
+    went_on = attempts > scene.attempts and not Status(run.status).terminal
+    return went_on or (run.status == scene.status and attempts >= scene.attempts)
+
+
+def asks(scene: Scene, run: Run) -> bool:
+    """Do what a person would, if it is time for that: restart what has ended, stop what is to be stopped."""
+    if Status(run.status).terminal and not scene.status.terminal:
+        commands.restart(caller(scene), run)
+        return False
+    if run.status == Status.RUNNING and scene.status is Status.STOPPED and not run.max_duration_seconds:
+        commands.stop(caller(scene), run, message="the loss went up")
+        return True
+    if run.status == Status.RUNNING and scene.status is Status.TERMINATING:
+        commands.stop(caller(scene), run, grace=LONG_GRACE)
+        return True
+    return False
 
 
 def find_or_submit(scene: Scene) -> tuple[Run, bool]:
@@ -269,20 +240,24 @@ def wait_until(run: Run, done: Callable[[], bool], what: str) -> None:
         if done():
             return
         if time.monotonic() > deadline:
-            attempt = run.attempts.order_by("-index").first()
-            why = f" ({attempt.queue_reason or attempt.message})" if attempt else ""
-            raise CommandError(
-                f"{run.name} was to {what} and is {run.status} after {PATIENCE:.0f} s{why.replace(' ()', '')}. "
-                "`make doctor` says what is wrong; `make demo` then goes on from here."
-            )
+            fail(run, what)
         time.sleep(0.05)
+
+
+def fail(run: Run, what: str) -> NoReturn:
+    attempt = run.attempts.order_by("-index").first()
+    why = f" ({attempt.queue_reason or attempt.message})" if attempt else ""
+    raise CommandError(
+        f"{run.name} was to {what} and is {run.status} after {PATIENCE:.0f} s{why.replace(' ()', '')}. "
+        "`make doctor` says what is wrong; `make demo` then goes on from here."
+    )
 
 
 def see_that_logs_arrive() -> None:
     """Without a collector everything works but the logs: say so, rather than show empty panes."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     running = LogStream.objects.filter(
-        attempt__cluster__name=CLUSTER, attempt__status=Status.RUNNING, committed=0
+        attempt__cluster__name__in=[CLUSTER, simulated.CLUSTER], attempt__status=Status.RUNNING, committed=0
     )
     while running.exists():
         if time.monotonic() > deadline:
