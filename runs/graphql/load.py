@@ -75,16 +75,20 @@ def show(runs: Iterable[Run], fields: frozenset[str]) -> list[types.Run]:
             run,
             details=DETAILS in fields,
             debug=DEBUG in fields,
-            going=_going(list(run.attempts.all())[-1], places, now),
+            going=_going(run, places, now),
         )
         for run in rows
     ]
 
 
-def _going(attempt: Attempt, places: Mapping[UUID, queries.Place], now: datetime) -> str:
-    """Of an attempt that has not ended: why it waits, or that it cannot be seen. Empty where there is nothing to say."""
+def _going(run: Run, places: Mapping[UUID, queries.Place], now: datetime) -> str:
+    """Of an attempt that has not ended: why it waits, or that it cannot be seen. Empty where there is nothing to say.
+
+    Whoever sees a run may see all of its team's: those are named.
+    """
+    attempt = list(run.attempts.all())[-1]
     place = places.get(attempt.pk)
-    if words := queries.why_waiting(attempt, place, [], now):
+    if words := queries.why_waiting(attempt, place, [run.team_id], now):
         return words
     seen = queries.seen(attempt, attempt.cluster, now)
     return shown.unseen(seen, now) if seen else ""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
+from clusters.models import Cluster
+from clusters.states import STALE_AFTER
 from runs.control.place import place
-from runs.control.sweep import sweep_cluster
-from runs.models import Allocation, Run
+from runs.control.reconcile import reconcile
+from runs.control.sweep import PLACE_EVERY, sweep_cluster
+from runs.lifecycle import database_now
+from runs.models import Allocation, Attempt, Run
 from runs.states import TERMINAL, Priority
 from tests.world import World, drive, latest, make_cluster, make_run, until
 
@@ -60,3 +65,20 @@ def test_twelve_runs_on_eight_gpus_all_run_and_never_share_an_index(
                 in_use.remove(device)
     starts = [latest(run).started_at for run in runs]
     assert starts == sorted(starts, key=lambda at: at.timestamp() if at else 0)
+
+
+def test_what_is_said_of_why_runs_wait_is_renewed_though_nothing_rings(world: World) -> None:
+    drive(make_run(world.ada, "sleep 60", nodes=8), "RUNNING")
+    waiting = make_run(world.ada)
+    reconcile(waiting.pk)
+    assert latest(waiting).queue_reason
+    Attempt.objects.filter(run=waiting).update(queue_reason="what was true a while ago")
+
+    def said(age: timedelta) -> str:
+        Cluster.objects.update(placed_at=database_now() - age)
+        sweep_cluster(world.cluster.pk)
+        return latest(waiting).queue_reason
+
+    assert said(PLACE_EVERY - timedelta(seconds=5)) == "what was true a while ago"
+    assert said(PLACE_EVERY + timedelta(seconds=1)) == "needs 1 CPU, 0 free"
+    assert PLACE_EVERY < STALE_AFTER

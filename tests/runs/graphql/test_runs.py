@@ -240,3 +240,12 @@ def test_what_has_no_reason_yet_says_why_it_waits_or_that_it_is_not_seen(world: 
     ago = timezone.now() - timedelta(minutes=12, seconds=10)
     Attempt.objects.update(seen_at=ago, started_at=ago)
     assert reason() == "not seen for 12 min"
+
+
+def test_who_is_before_a_waiting_run_is_named_if_it_is_of_the_same_team(world: World, ada: API) -> None:
+    world.cluster.teams.add(world.other)
+    theirs, mates, mine = make_run(world.olaf, name="theirs"), make_run(world.bob), make_run(world.ada)
+    for run in (theirs, mates, mine):
+        advance(latest(run), [Step(Status.QUEUED)])
+    (row,) = ada.runs()["runs"]
+    assert row["reason"] == f"behind a run of another team, {mates.name}; position 3 of 3"

@@ -205,9 +205,10 @@ async def test_what_went_wrong_is_found_while_the_log_is_stored_whoever_dies(wor
             lease_until=timezone.now() - timedelta(seconds=1)
         )
     async with Collecting():
-        await sync_to_async(drive)(run)
+        attempt = await sync_to_async(drive)(run)
         await eventually(lambda: sealed(run))
     stream = await LogStream.objects.aget(attempt__run=run)
+    assert (attempt.reason, attempt.evidence["log"]["sign"]["line"]) == ("DiskFull", stream.lines)
     data = await sync_to_async(stored)(run)
     alone = Recogniser()
     marks = alone.feed(data) + alone.finish()
