@@ -209,6 +209,7 @@ def queue(*cluster_ids: UUID) -> QuerySet[Attempt]:
     return (
         Attempt.objects.filter(cluster__in=cluster_ids, status=Status.QUEUED)
         .select_related("cluster", "run", "run__creator", "run__team")
+        .defer("cluster__capacity")
         .order_by("priority_order", "created_at", "id")
     )
 
@@ -281,6 +282,7 @@ def backing_off(*cluster_ids: UUID) -> QuerySet[Attempt]:
             cluster__in=cluster_ids, status=Status.PENDING, cleaned_at=None, not_before__gt=Now()
         )
         .select_related("cluster", "run", "run__creator", "run__team")
+        .defer("cluster__capacity")
         .order_by("not_before", "id")
     )
 

@@ -204,9 +204,7 @@ def selected(caller: Caller, names: Sequence[str] | None, filters: queries.RunFi
             "filters.name.in: name at least one run; an empty filter would mean all of them.", field="filters"
         )
     runs = queries.matching(queries.visible_to(caller), filters)
-    found = list(
-        runs.select_related("cluster", "creator", "team").order_by("-created_at", "-id")[: queries.MOST]
-    )
+    found = list(queries.with_names(runs).order_by("-created_at", "-id")[: queries.MOST])
     missing = sorted(set(names) - {run.name for run in found})
     if missing:
         raise Refused(f"Could not find run: {', '.join(missing)}", code=404, field="name")

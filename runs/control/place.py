@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from clusters.engines import failpoints
 from clusters.engines.base import Placement
 from clusters.models import Cluster
-from clusters.states import Sight, sight
+from clusters.states import CPU, Sight, sight
 from runs import commands, lifecycle, queries, wake
 from runs.commands import RECONCILE
 from runs.control.plan import Held, Need, Node, Waiting, plan
@@ -26,7 +26,8 @@ from runs.models import Allocation, Attempt
 from runs.states import Desired, Status
 
 LOOK_AHEAD = 500
-"""How far down the queue one pass looks; those further down are placed once these have gone."""
+"""How many of those who wait one pass looks at, from the head: of each GPU type, as a thousand that wait for one say
+nothing of who waits for another. Those further down are placed once these have gone."""
 
 
 def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> None:
@@ -38,12 +39,12 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
     """
     with transaction.atomic(savepoint=False):
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
-        queue = queries.queue(cluster_id).select_related(None).select_related("run")
-        waiting = list(queue.filter(run__desired=Desired.RUNNING)[:LOOK_AHEAD])
+        waiting = _waiting(cluster)
         if joining is not None:
-            waiting = sorted([*waiting, joining], key=lambda a: (a.priority_order, a.created_at, a.pk))
+            waiting.append(joining)
         if not waiting:
             return
+        waiting.sort(key=lambda a: (a.priority_order, a.created_at, a.pk))
         if _away(cluster):
             # Nodes that nobody can reach are handed out to nobody: GPU time would count there in vain.
             if joining is not None:
@@ -80,6 +81,16 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         _explain(by_id, decided.waiting)
         Cluster.objects.filter(pk=cluster_id).update(placed_at=Now())
         failpoints.reached("place.decided")
+
+
+def _waiting(cluster: Cluster) -> list[Attempt]:
+    """Those at the head of the queue, of each GPU type."""
+    queue = queries.queue(cluster.pk).select_related(None).defer(None).select_related("run")
+    queue = queue.filter(run__desired=Desired.RUNNING)
+    types = {CPU, *(node["gpu_type"] for node in cluster.capacity.get("nodes", ()))}
+    of_types = [queue.filter(gpu_type=gpu_type)[:LOOK_AHEAD] for gpu_type in sorted(types)]
+    gone = queue.exclude(gpu_type__in=types)[:LOOK_AHEAD]
+    return [attempt for found in (*of_types, gone) for attempt in found]
 
 
 def _away(cluster: Cluster) -> bool:

@@ -261,7 +261,9 @@ def _claim(token: uuid.UUID, most: int) -> list[LogStream]:
             [token, LEASE, most],
         )
         ids = [row[0] for row in cursor.fetchall()]
-    return list(LogStream.objects.select_related("attempt__cluster").filter(pk__in=ids)) if ids else []
+    # A cluster's capacity names every node: once for each stream, that would be megabytes.
+    streams = LogStream.objects.select_related("attempt__cluster").defer("attempt__cluster__capacity")
+    return list(streams.filter(pk__in=ids)) if ids else []
 
 
 @database_sync_to_async

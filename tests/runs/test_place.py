@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
+
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from clusters.models import Cluster
 from clusters.states import STALE_AFTER
+from runs.commands.change import selected
 from runs.control.place import place
-from runs.control.reconcile import reconcile
+from runs.control.reconcile import load, reconcile
 from runs.control.sweep import PLACE_EVERY, sweep_cluster
 from runs.lifecycle import database_now
-from runs.models import Allocation, Attempt, Run
+from runs.logs import collect
+from runs.models import Allocation, Attempt, LogStream, Run
+from runs.queries import RunFilters, holding, queue
 from runs.states import TERMINAL, Priority
 from tests.world import World, drive, latest, make_cluster, make_run, until
 
@@ -29,8 +37,6 @@ def test_higher_priority_goes_first_and_within_one_the_older(world: World) -> No
         drive(run, "QUEUED")
     place(world.cluster.pk)
     assert latest(high).queue_reason == "needs 1 node slot, 0 free"
-    from runs.queries import queue
-
     assert [a.run.name for a in queue(world.cluster.pk)] == [high.name, first.name, second.name, low.name]
 
 
@@ -82,3 +88,18 @@ def test_what_is_said_of_why_runs_wait_is_renewed_though_nothing_rings(world: Wo
     assert said(PLACE_EVERY - timedelta(seconds=5)) == "what was true a while ago"
     assert said(PLACE_EVERY + timedelta(seconds=1)) == "needs 1 CPU, 0 free"
     assert PLACE_EVERY < STALE_AFTER
+
+
+def test_what_names_every_node_is_not_read_with_every_row(world: World) -> None:
+    """A capacity of thousands of nodes has megabytes: once for each row of a join, that is all the time there is."""
+    run = make_run(world.ada, "sleep 60")
+    drive(run, "RUNNING")
+    with CaptureQueriesContext(connection) as queries:
+        load(latest(run).pk)
+        list(holding(world.cluster.pk))
+        list(queue(world.cluster.pk))
+        list(selected(world.ada, [run.name], RunFilters(names=[run.name])))
+        LogStream.objects.update(lease_until=None)
+        assert async_to_sync(collect._claim)(uuid4(), 10)
+    joined = [query["sql"] for query in queries if "JOIN" in query["sql"] and '"capacity"' in query["sql"]]
+    assert not joined

@@ -145,6 +145,19 @@ def test_a_smaller_run_passes_only_where_it_delays_nobody(
     sim.drive(small, "RUNNING")
 
 
+def test_a_thousand_who_wait_for_one_kind_of_gpu_do_not_hide_who_waits_for_another(
+    people: World, make_sim: Callable[..., Simulation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runs.control.place.LOOK_AHEAD", 3)
+    kinds = [{"name": kind, "count": 1, "gpus": 8, "gpu_type": kind} for kind in ("h100", "a100")]
+    sim = make_sim(0, nodes=kinds)
+    many = [submit(people, "run 1m", gpus=8, gpu_type="h100") for _ in range(6)]
+    other = submit(people, "run 1m", gpus=8, gpu_type="a100")
+    assert sim.drive(other, "RUNNING").started_at is not None
+    for run in many:
+        assert sim.drive(run).status == "COMPLETED"
+
+
 def test_a_large_run_at_the_head_starts_however_many_small_ones_keep_coming(
     people: World, make_sim: Callable[..., Simulation]
 ) -> None:
