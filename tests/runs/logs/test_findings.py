@@ -240,6 +240,7 @@ LINES = st.sampled_from(
         *(text.encode() for text in (PLAIN, CHAINED, GROUP, BOX, OOM, FULL, TAKEN, CHILD, WATCHDOG)),
         ranked(OOM).encode(),
         ranked(PLAIN, 1).encode(),
+        PLAIN.replace("\n", "\r\n").encode(),
         b"step 1\n",
         b"ERROR x\r\n",
         b"\r 45%|###",

@@ -54,3 +54,5 @@ def test_a_cluster_that_cannot_be_seen_says_since_when_and_why(world: World) -> 
     page = browser(world.ada).get("/clusters/local").content.decode()
     assert "This cluster cannot be seen." in page
     assert "no route to host" in page
+    assert "Was ready" in page
+    assert "<span>Ready</span>" not in page
