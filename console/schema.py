@@ -17,7 +17,7 @@ from strawberry.types.execution import ExecutionContext
 
 from runs.graphql.clusters import ClustersQuery
 from runs.graphql.schema import RunsMutation, RunsQuery, RunsSubscription
-from teams.graphql import SCALARS, TeamsQuery
+from teams.graphql import SCALARS, SecretsMutation, SecretsQuery, TeamsQuery
 
 MOST_TOKENS, MOST_ALIASES, DEPTH = 2_000, 15, 12
 # Made once, not for each request: the cache of checked documents knows rules by their identity.
@@ -25,12 +25,12 @@ LIMITS = [*MaxAliasesLimiter(MOST_ALIASES).validation_rules, *QueryDepthLimiter(
 
 
 @strawberry.type
-class Query(RunsQuery, ClustersQuery, TeamsQuery):
+class Query(RunsQuery, ClustersQuery, TeamsQuery, SecretsQuery):
     pass
 
 
 @strawberry.type
-class Mutation(RunsMutation):
+class Mutation(RunsMutation, SecretsMutation):
     pass
 
 

@@ -31,7 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", health.metrics),
     # /graphql: the API; its websockets are routed in console.asgi
     path("graphql", graphql, name="graphql"),
-    # /runs, /clusters, /profile
+    # /runs, /clusters, /profile, /secrets
     path("", include("runs.urls")),
     path("", include(cluster_pages)),
     path("", include("teams.urls")),

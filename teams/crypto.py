@@ -3,18 +3,31 @@
 The master key seals one data key for each team (MultiFernet: the first key seals, all open), the data
 key seals what the team keeps. The master key is a file of its own, so that a dump of the database
 alone opens nothing.
+
+What is sealed says in itself what it is (`bound`: team, owner, name, version, …), because Fernet binds a
+text to nothing: a sealed text that was moved to another row does not open there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from cryptography.fernet import Fernet, MultiFernet
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 API_KEY_PREFIX = "ryk_"
+
+
+class Broken(Exception):
+    """Something sealed does not open: the key is not there, or the text is not what was sealed for this place.
+
+    The message says which, and holds nothing of what is sealed.
+    """
 
 
 def load_or_create_key(path: Path) -> str:
@@ -46,6 +59,41 @@ def master_keyring(path: Path) -> MultiFernet:
     """The master keys in a file, one a line, newest first; the file is made if it is not there."""
     load_or_create_key(path)
     return MultiFernet([Fernet(line) for line in path.read_text().split()])
+
+
+def existing_keyring(path: Path) -> MultiFernet:
+    """The master keys in a file that has to be there. Raises `Broken`: a new key would open nothing."""
+    try:
+        return MultiFernet([Fernet(line) for line in path.read_text().split()])
+    except FileNotFoundError:
+        raise Broken(f"the master key is not there ({path})") from None
+    except (OSError, ValueError) as problem:
+        raise Broken(f"the master key in {path} cannot be read ({type(problem).__name__})") from None
+
+
+def seal(ring: MultiFernet, data_key: str, value: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
+    """Seal a JSON value under a team's data key, together with what it is bound to."""
+    text = json.dumps({"bound": bound, "value": value})
+    return _data_key(ring, data_key).encrypt(text.encode()).decode()
+
+
+def unseal(ring: MultiFernet, data_key: str, sealed: str, bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Open what `seal` has sealed. Raises `Broken` unless it was sealed with the same `bound`."""
+    try:
+        content = json.loads(_data_key(ring, data_key).decrypt(sealed.encode()))
+    except InvalidToken:
+        raise Broken("it was changed, or sealed under the key of another team") from None
+    if content["bound"] != bound:
+        raise Broken("it was sealed for another place than where it lies now")
+    value: dict[str, Any] = content["value"]
+    return value
+
+
+def _data_key(ring: MultiFernet, data_key: str) -> Fernet:
+    try:
+        return Fernet(ring.decrypt(data_key.encode()))
+    except InvalidToken:
+        raise Broken("no master key in the key file opens the team's data key") from None
 
 
 def new_data_key(ring: MultiFernet) -> str:

@@ -1,4 +1,4 @@
-"""Who: people, teams, roles, API keys, and the record of what they did."""
+"""Who: people, teams, roles, API keys, secrets, and the record of what they did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower, Now
 
-from teams.states import Role
+from teams.states import Role, SecretKind
 
 
 class UserManager(BaseUserManager["User"]):
@@ -106,6 +106,39 @@ class APIKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
+
+
+class Secret(models.Model):
+    """Something that runs get and nobody reads back. Personal (`owner`), or for every run of the team."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = models.ForeignKey(Team, models.CASCADE, related_name="secrets")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, null=True, related_name="secrets")
+    name = models.CharField(max_length=253)
+    kind = models.CharField(max_length=20, choices=[(kind, kind) for kind in SecretKind])
+    metadata = models.JSONField(default=dict)
+    """Where it goes, as the client reads it back (mapi §5.1). Sealed with the value as well."""
+    sealed = models.TextField(editable=False)
+    """The value, under the team's data key, with what the row says of it (`teams.crypto`)."""
+    version = models.PositiveIntegerField(default=1)
+    short = models.BooleanField(default=False)
+    """A part of it is too short to be masked in logs."""
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    rotated_at = models.DateTimeField(null=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_by = models.CharField(max_length=63, blank=True, editable=False)
+    """The run that got it last."""
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team", "owner", "name"], nulls_distinct=False, name="secret_name_once"
+            ),
+            models.CheckConstraint(condition=models.Q(kind__in=list(SecretKind)), name="secret_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AuditEntry(models.Model):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from teams.crypto import hash_api_key
-from teams.models import APIKey, Membership, Team, User
+from teams.models import APIKey, Membership, Secret, Team, User
 from teams.states import MAY, NEEDS, Action, Role
 
 
@@ -91,3 +92,29 @@ def _note_use(key: APIKey) -> None:
 def people(caller: Caller) -> QuerySet[User]:
     """Everybody in the caller's teams, by address."""
     return User.objects.filter(memberships__team__in=caller.team_ids).distinct().order_by("email")
+
+
+def secrets_visible_to(caller: Caller) -> QuerySet[Secret]:
+    """The names of one's own secrets and of those of one's teams; never a value."""
+    theirs = Q(owner=caller.user) | Q(owner=None)
+    rows = Secret.objects.filter(theirs, team__in=caller.team_ids).defer("sealed")
+    return rows.select_related("team", "owner").order_by("name", "team__name")
+
+
+def secrets_for_runs(team_id: UUID, owner_id: UUID) -> QuerySet[Secret]:
+    """What a run gets, in the order in which one wins over another: personal before team-wide."""
+    rows = Secret.objects.filter(Q(owner=owner_id) | Q(owner=None), team=team_id).select_related("team")
+    return rows.order_by(F("owner_id").desc(nulls_last=True), "name")
+
+
+def bound_to(secret: Secret) -> dict[str, Any]:
+    """What a secret's value is sealed together with: all that decides who gets it, as what and where."""
+    return {
+        "secret": str(secret.pk),
+        "team": str(secret.team_id),
+        "owner": str(secret.owner_id or ""),
+        "name": secret.name,
+        "kind": secret.kind,
+        "metadata": secret.metadata,
+        "version": secret.version,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -48,6 +49,27 @@ def _shown(error: GraphQLError | Exception) -> dict[str, Any]:
         case CannotGetOperationTypeError():
             return problem(cause.as_http_error_reason(), 400)
     return internal(cause)
+
+
+def without_values(error: GraphQLError | Exception) -> GraphQLError | Exception:
+    """The same without what was sent, which GraphQL's own words repeat: for operations that carry secrets."""
+    cause = cause_of(error)
+    if not isinstance(cause, GraphQLError):
+        return error
+    found = _NAMES_ONLY.search(cause.message or "")
+    where = _WHERE.search(cause.message or "")
+    text = found[0] if found else "it does not fit the schema"
+    return GraphQLError(
+        f"{where[1] if where else 'createSecretData'}: {text} (what was sent is not repeated: it may hold a secret)"
+    )
+
+
+_NAMES_ONLY = re.compile(
+    r"Field '\w+' is not defined by type '\w+'|Field '\w+' of required type '[\w!\[\]]+' was not provided"
+    r"|Cannot query field '\w+' on type '\w+'|Expected type '\w+' to be a mapping"
+    r"|Variable '\$\w+' of required type '[\w!\[\]]+' was not provided"
+)
+_WHERE = re.compile(r" at '(createSecretData[\w.]*)'; ")
 
 
 def away() -> dict[str, Any]:

@@ -12,6 +12,8 @@ from graphql import build_schema, parse, validate
 from runs.lifecycle import COMPLETED, Outcome, Step, advance, create_next_attempt, open_streams
 from runs.models import Attempt, Run
 from runs.states import Reason, Status
+from teams.commands import SecretRequest, create_secret
+from teams.states import SecretKind
 from tests.runs.graphql.asking import API, OPERATIONS, document
 from tests.world import World, latest, make_run
 
@@ -41,6 +43,10 @@ def data_for(operation: dict[str, Any], name: str) -> dict[str, Any]:
         "createRunData": {"runInput": {"runName": "new", "image": "a/b:c", "command": "true", "compute": {}}},
         "updateRunData": {"maxRetries": 3},
         "updateRunMetadataData": {"metadata": {"a": 1}},
+        "getSecretsData": {"filters": {"name": {"in": ["kept"]}}},
+        "createSecretData": {
+            "envVarSecret": {"name": "new", "metadata": {"key": "KEY"}, "value": "abcdefgh"}
+        },
     }
     return {name: known[name] for name in operation["arguments"] if name in known}
 
@@ -67,6 +73,10 @@ def test_every_field_of_every_operation_answers(operation: dict[str, Any], world
         open_streams(latest(run), ["MAIN"])
         advance(latest(run), TO_RUNNING)
         make_run(world.ada)
+    if "getSecretsData" in operation["arguments"]:
+        create_secret(
+            world.ada, world.vision, SecretRequest("kept", SecretKind.ENV_VAR, {"value": "x"}, {"key": "K"})
+        )
     answer = ada.call(operation, **data_for(operation, run.name))
     assert answer
     for path in operation["selects"]:

@@ -1,4 +1,4 @@
-"""What people may do to teams, members and keys."""
+"""Teams, members, and the keys that act for them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from teams import audit
+from teams.commands.refused import Refused
 from teams.crypto import hash_api_key, master_keyring, new_api_key, new_data_key
 from teams.models import APIKey, Membership, Team, User
 from teams.queries import Caller
 from teams.states import Action, Role, Scope
-
-
-class Refused(Exception):
-    """A command that was not carried out. Nothing has changed.
-
-    `code` is what an HTTP answer would carry: 400 wrong input, 403 not allowed, 404 not there (or not
-    yours: the two look the same), 409 in conflict with what is. `field` names the input at fault.
-    """
-
-    def __init__(self, message: str, *, code: int = 400, field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.field = field
 
 
 @transaction.atomic

@@ -108,7 +108,7 @@ def listed(given: StringInFilter | None) -> list[str] | None:
     return given.in_ if given is not None else None
 
 
-def _uuids(values: Sequence[str]) -> list[UUID]:
+def uuids(values: Sequence[str]) -> list[UUID]:
     """Ids that are no ids match nothing; they are not an error."""
     found = []
     for value in values:
@@ -148,11 +148,11 @@ class TeamsQuery:
             Prefetch("teams", queryset=caller.teams(), to_attr="shared_teams")
         )
         if ids := listed(filters.id) or entity.user_ids:
-            people = people.filter(pk__in=_uuids(ids))
+            people = people.filter(pk__in=uuids(ids))
         if emails := listed(filters.email) or entity.emails:
             people = people.filter(email__in=[email.lower() for email in emails])
         if entity.organization_ids:
-            people = people.filter(memberships__team__in=_uuids(entity.organization_ids))
+            people = people.filter(memberships__team__in=uuids(entity.organization_ids))
         return [_user(row, getattr(row, "shared_teams", [])) for row in people]
 
     @strawberry.field

@@ -26,13 +26,14 @@ class Action(StrEnum):
     SUBMIT = "submit"
     CHANGE_OWN_RUN = "change_own_run"
     CHANGE_ANY_RUN = "change_any_run"
+    KEEP_OWN_SECRETS = "keep_own_secrets"
     MANAGE_MEMBERS = "manage_members"
     MANAGE_SECRETS = "manage_secrets"
     MANAGE_CLUSTERS = "manage_clusters"
 
 
 _VIEWER = frozenset({Action.READ})
-_MEMBER = _VIEWER | {Action.SUBMIT, Action.CHANGE_OWN_RUN}
+_MEMBER = _VIEWER | {Action.SUBMIT, Action.CHANGE_OWN_RUN, Action.KEEP_OWN_SECRETS}
 
 MAY: Mapping[Role, frozenset[Action]] = {
     Role.VIEWER: _VIEWER,

@@ -1,0 +1,20 @@
+"""Roles, scopes, who may do what, and kinds of secrets. Pure data and plain Python."""
+
+from __future__ import annotations
+
+from teams.states.roles import MAY, NEEDS, Action, Role, Scope
+from teams.states.secrets import MASKABLE, SHAPES, SecretKind, Shape, is_short, needles
+
+__all__ = [
+    "MASKABLE",
+    "MAY",
+    "NEEDS",
+    "SHAPES",
+    "Action",
+    "Role",
+    "Scope",
+    "SecretKind",
+    "Shape",
+    "is_short",
+    "needles",
+]

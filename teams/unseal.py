@@ -1,0 +1,82 @@
+"""Opening what teams have sealed. Only what hands values to a run, or masks them, may import this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from cryptography.fernet import MultiFernet
+from django.conf import settings
+
+from teams import crypto
+from teams.models import Secret, Team
+from teams.queries import bound_to, secrets_for_runs
+from teams.states import SecretKind
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One secret with its value, which no representation of it shows."""
+
+    id: UUID
+    name: str
+    kind: SecretKind
+    metadata: Mapping[str, Any]
+    personal: bool
+    value: Mapping[str, str] = field(repr=False)
+
+
+class CannotOpen(Exception):
+    """A secret does not open. The message names it and says why, for the person whose run needs it."""
+
+
+def for_run(team_id: UUID, owner_id: UUID) -> list[Opened]:
+    """Every secret that a run of this owner in this team gets: their own first, then the team's, by name.
+
+    Raises `CannotOpen` for the first that was changed or whose key is missing: a run without one of its
+    secrets would fail later and say something else.
+    """
+    return [open_secret(row) for row in secrets_for_runs(team_id, owner_id)]
+
+
+def open_secret(row: Secret) -> Opened:
+    """Raises `CannotOpen`."""
+    try:
+        value = _patiently(row.team_id, lambda ring, key: crypto.unseal(ring, key, row.sealed, bound_to(row)))
+    except crypto.Broken as problem:
+        raise CannotOpen(f"The secret {row.name} cannot be opened: {problem}.") from None
+    kind = SecretKind(row.kind)
+    return Opened(row.pk, row.name, kind, row.metadata, row.owner_id is not None, value)
+
+
+def seal_for(team_id: UUID, value: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
+    """Seal something of the platform's own under a team's data key. Raises `CannotOpen`."""
+    try:
+        return _patiently(team_id, lambda ring, key: crypto.seal(ring, key, value, bound))
+    except crypto.Broken as problem:
+        raise CannotOpen(f"Nothing can be sealed for the team: {problem}.") from None
+
+
+def open_for(team_id: UUID, sealed: str, bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Open what `seal_for` has sealed. Raises `CannotOpen`."""
+    try:
+        return _patiently(team_id, lambda ring, key: crypto.unseal(ring, key, sealed, bound))
+    except crypto.Broken as problem:
+        raise CannotOpen(f"What was sealed for the team cannot be opened: {problem}.") from None
+
+
+def _patiently(team_id: UUID, work: Callable[[MultiFernet, str], T]) -> T:
+    """Do something with the master keys and a team's data key. Once more if that fails: the master key may
+    have been rotated between the two looks (the key file first, then the row)."""
+    for last in (False, True):
+        ring = crypto.existing_keyring(settings.MASTER_KEY_FILE)
+        try:
+            return work(ring, Team.objects.values_list("data_key", flat=True).get(pk=team_id))
+        except crypto.Broken:
+            if last:
+                raise
+    raise AssertionError
