@@ -3,9 +3,10 @@ from __future__ import annotations
 from django.urls import path
 from django.views.generic import RedirectView
 
-from runs.views import actions, clusters, detail, editor, listing, logs, reasons
+from runs.views import actions, clusters, detail, editor, listing, log_files, log_lines, logs, reasons
 
 app_name = "runs"
+_LOG = "runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="runs:list", query_string=True)),
     # /runs
@@ -17,11 +18,17 @@ urlpatterns = [
     path("runs/<str:name>/restart", actions.restart, name="restart"),
     path("runs/<str:name>/delete", actions.delete, name="delete"),
     path("runs/<str:name>/clone", editor.clone, name="clone"),
+    # /runs/<name>/log/<attempt>
+    path("runs/<str:name>/log/<int:attempt>/state", log_lines.state, name="log-state"),
+    path("runs/<str:name>/log/<int:attempt>/zip", log_files.archive, name="log-zip"),
     # /runs/<name>/log/<attempt>/<rank>/<stream>
-    path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>", logs.read, name="log"),
-    path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/marks", logs.marks, name="log-marks"),
-    path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/raw", logs.raw, name="log-raw"),
-    path("runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>/errors", logs.errors, name="log-errors"),
+    path(_LOG, logs.read, name="log"),
+    path(f"{_LOG}/marks", logs.marks, name="log-marks"),
+    path(f"{_LOG}/errors", logs.errors, name="log-errors"),
+    path(f"{_LOG}/raw", log_files.raw, name="log-raw"),
+    path(f"{_LOG}/lines", log_lines.lines, name="log-lines"),
+    path(f"{_LOG}/lines/<int:number>", log_lines.line, name="log-line"),
+    path(f"{_LOG}/wait", log_lines.wait, name="log-wait"),
     # /reasons
     path("reasons/", reasons.index, name="reasons"),
     path("reasons/<str:code>", reasons.show, name="reason"),

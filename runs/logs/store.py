@@ -3,7 +3,7 @@
     <attempt, first two>/<attempt>/<rank>-<stream>/
         <first offset, 20 digits>.log   bytes exactly as they came; a new file after 64 MiB
         marks                           (offset u64, time f64, source u8): when and from where
-        index                           (offset u64, lines before it u64, time f64), every 64 KiB
+        lines                           every 64 KiB, how many lines lie before and the colour (`runs.logs.index`)
         errors                          (offset u64, line u64, kind u8) of lines that are errors
 
 How far a stream reaches is `LogStream.committed`, never the size of a file: past it there may be bytes
@@ -16,23 +16,22 @@ import hashlib
 import os
 import re
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from django.conf import settings
 
 from clusters.engines.base import Mark, Source
 from runs.logs.findings import ErrorMark, Kind, Recogniser
+from runs.logs.index import IndexWriter, Records
 from runs.models import LogStream
 
 SEGMENT = 64 * 2**20
-INDEX_EVERY = 64 * 2**10
 _MARK = struct.Struct(">QdB")
-_INDEX = struct.Struct(">QQd")
 _ERROR = struct.Struct(">QQB")
 _SOURCES = (Source.STDOUT, Source.STDERR)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")
@@ -49,8 +48,8 @@ class Location:
         return self.folder / "marks"
 
     @property
-    def index(self) -> Path:
-        return self.folder / "index"
+    def lines(self) -> Path:
+        return self.folder / "lines"
 
     @property
     def errors(self) -> Path:
@@ -99,7 +98,7 @@ def read(where: Location, offset: int, limit: int, committed: int) -> bytes:
 
 def marks(where: Location, first: int, last: int) -> list[Mark]:
     """The marks in force from offset `first` up to `last` (excluded); the first may lie before `first`."""
-    records = _Records(where.marks, _MARK)
+    records = Records(where.marks, _MARK)
     position = max(0, records.after(first) - 1)
     found = []
     while position < len(records):
@@ -111,25 +110,19 @@ def marks(where: Location, first: int, last: int) -> list[Mark]:
     return found
 
 
-@dataclass(frozen=True)
-class IndexEntry:
-    """At byte `offset`, `lines` line ends lie before it; it was read at `time`."""
+def offset_at(where: Location, time: float) -> int | None:
+    """Where output begins that was read at `time` (unix, seconds) or later; None if there is none.
 
-    offset: int
-    lines: int
-    time: float
-
-
-def index_before(where: Location, offset: int) -> IndexEntry:
-    """The last index entry at or before an offset; the stream's beginning if there is none."""
-    records = _Records(where.index, _INDEX)
-    position = records.after(offset) - 1
-    return IndexEntry(*records[position]) if position >= 0 else IndexEntry(0, 0, 0.0)
+    Marks are in order of bytes. Should a clock have been set back, one of the places that fit is found.
+    """
+    records = Records(where.marks, _MARK)
+    position = bisect_left(range(len(records)), time, key=lambda at: records[at][1])
+    return records[position][0] if position < len(records) else None
 
 
 def errors(where: Location, first: int, limit: int) -> list[ErrorMark]:
     """Up to `limit` lines of the error index, from the one at position `first` on (0: the stream's first)."""
-    records = _Records(where.errors, _ERROR)
+    records = Records(where.errors, _ERROR)
     return [
         ErrorMark(offset, line, Kind(kind))
         for offset, line, kind in map(records.__getitem__, range(first, min(first + limit, len(records))))
@@ -138,35 +131,7 @@ def errors(where: Location, first: int, limit: int) -> list[ErrorMark]:
 
 def errors_before(where: Location, offset: int) -> int:
     """How many lines of the error index begin before an offset: the position of the first one from there on."""
-    return _Records(where.errors, _ERROR).after(offset - 1)
-
-
-class _Records:
-    """A file of records of one size, sorted by their first field; searched without reading it all."""
-
-    def __init__(self, path: Path, kind: struct.Struct) -> None:
-        self._kind = kind
-        try:
-            self._file: BinaryIO | None = path.open("rb")
-            self._count = os.fstat(self._file.fileno()).st_size // kind.size
-        except FileNotFoundError:
-            self._file, self._count = None, 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, position: int) -> tuple[int, ...]:
-        if not 0 <= position < self._count or self._file is None:
-            raise IndexError(position)
-        return self._kind.unpack(os.pread(self._file.fileno(), self._kind.size, position * self._kind.size))
-
-    def after(self, offset: int) -> int:
-        """How many records lie at or before `offset`."""
-        return bisect_right(self, offset, key=lambda record: record[0])
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
+    return Records(where.errors, _ERROR).after(offset - 1)
 
 
 class Writer:
@@ -183,24 +148,26 @@ class Writer:
         self._files = ExitStack()
         self.offset = committed
         self.lines = lines
+        self._index = IndexWriter(where.lines, committed)
+        self._files.callback(self._index.close)
         self._recogniser = Recogniser(findings)
         self._cut_off_marks()
         self._hash = self._hash_of_committed()
         self._marks = self._files.enter_context(where.marks.open("ab"))
-        self._index = self._files.enter_context(where.index.open("ab"))
         self._errors = self._files.enter_context(where.errors.open("ab"))
         for data in _blocks(where, self._recogniser.at, committed):
             self._note(self._recogniser.feed(data))
+        self._index.prime(b"".join(_blocks(where, self._index.lookback, self._index.at)))
+        for data in _blocks(where, self._index.at, committed):
+            self._index.feed(data)
         self._segment: int | None = None
         self._segment_start = 0
-        self._indexed = index_before(where, committed).offset
 
     def append(self, data: bytes, noted: Sequence[Mark]) -> None:
         """Write bytes at the end. Durable in the segment when this returns; marks follow at leisure: a
         crash of the host may cost the newest timestamps, never a byte."""
         self._write(data)
         self._hash.update(data)
-        time = noted[-1].time if noted else 0.0
         for mark in noted:
             self._marks.write(
                 _MARK.pack(max(mark.offset, self.offset), mark.time, _SOURCES.index(mark.source))
@@ -209,10 +176,7 @@ class Writer:
         self.offset += len(data)
         self.lines += data.count(b"\n")
         self._note(self._recogniser.feed(data))
-        if self.offset - self._indexed >= INDEX_EVERY:
-            self._index.write(_INDEX.pack(self.offset, self.lines, time))
-            self._index.flush()
-            self._indexed = self.offset
+        self._index.feed(data)
 
     def finish(self) -> None:
         """Nothing will be appended any more: what the last line says counts now."""
@@ -270,14 +234,13 @@ class Writer:
     def _cut_off_marks(self) -> None:
         """These are appended to: what lies past the beginning would be there twice."""
         for path, kind, keep in (
-            # A mark at the end belongs to bytes that are not there; an index entry there is true.
+            # A mark at the end belongs to bytes that are not there.
             (self._where.marks, _MARK, self.offset - 1),
-            (self._where.index, _INDEX, self.offset),
             # What the recogniser has not taken in yet it will find again.
             (self._where.errors, _ERROR, self._recogniser.at - 1),
         ):
             if path.exists():
-                os.truncate(path, _Records(path, kind).after(keep) * kind.size)
+                os.truncate(path, Records(path, kind).after(keep) * kind.size)
 
     def _hash_of_committed(self) -> hashlib._Hash:
         """A hash's state cannot be stored: whoever takes a stream over reads it once more."""

@@ -7,9 +7,16 @@ were cut, and every position that it is told is an offset of raw bytes between t
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 
 BLOCK = 64 * 2**10
+ANSI = re.compile(
+    rb"\x1b(?:\[[0-9;:<=>?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
+)
+"""An escape sequence: CSI, the strings (OSC, DCS, SOS, PM, APC) with their end, and the short ones."""
+LONGEST_SEQUENCE = 4 * 2**10
+"""Bytes of an escape sequence that has no end; then it is none."""
 
 
 class TextCutter:
@@ -43,6 +50,41 @@ class TextCutter:
         self.offset += self._held
         self._held = 0
         return text
+
+
+class AnsiStripper:
+    """Leaves out escape sequences, however the bytes are cut."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._held:
+            data, self._held = self._held + data, b""
+        if b"\x1b" not in data:
+            return data
+        # What may be the beginning of a sequence waits for its end. An ESC may also end a string.
+        start = data.find(b"\x1b", max(0, len(data) - LONGEST_SEQUENCE))
+        while start >= 0:
+            found = ANSI.match(data, start)
+            if found is None and _may_go_on(data[start:]):
+                self._held = data[start:]
+                data = data[:start]
+                break
+            start = data.find(b"\x1b", found.end() if found else start + 1)
+        return ANSI.sub(b"", data)
+
+    def finish(self) -> bytes:
+        """What was held back will never be completed."""
+        held, self._held = self._held, b""
+        return ANSI.sub(b"", held)
+
+
+_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:<=>?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)")
+
+
+def _may_go_on(data: bytes) -> bool:
+    return _BEGUN.fullmatch(data) is not None
 
 
 def tail_offset(read: Callable[[int, int], bytes], end: int, lines: int) -> int:

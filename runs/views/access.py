@@ -17,6 +17,14 @@ def get_run(request: PageRequest, name: str) -> Run:
     return run
 
 
+def get_attempt(request: PageRequest, name: str, attempt: int) -> Attempt:
+    """One attempt of a run that the caller may see."""
+    found = get_run(request, name).attempts.filter(index=attempt).first()
+    if found is None:
+        raise Http404(f"Run {name} has no attempt {attempt}.")
+    return found
+
+
 def get_stream(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> LogStream:
     """One log stream of a run that the caller may see, with its attempt."""
     run = get_run(request, name)

@@ -1,11 +1,8 @@
-"""/runs/<name>/log/<attempt>/<rank>/<stream>: a log's bytes, as a download and piece by piece."""
+"""/runs/<name>/log/<attempt>/<rank>/<stream>: a log's bytes, piece by piece, and what was found in it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
-from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, JsonResponse
 from django.views.decorators.http import require_safe
 
 from runs.logs import store
@@ -15,7 +12,6 @@ from teams.views.access import PageRequest, page
 
 PIECE = 2**20
 """Bytes in one answer at the most."""
-FRAME = 2**16
 MOST_ERRORS = 500
 LINE = 1200
 """Bytes that are read to show the text of one."""
@@ -89,32 +85,6 @@ def errors(request: PageRequest, name: str, attempt: int, rank: int, stream: str
             **{part: log.findings.get(part) for part in ("first", "last", "end")},
         }
     )
-
-
-@require_safe
-@page
-def raw(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
-    """The whole log as it is stored now, byte for byte, as a file."""
-    log = get_stream(request, name, attempt, rank, stream)
-    response = StreamingHttpResponse(
-        _whole(store.location(log), log.committed), content_type="text/plain; charset=utf-8"
-    )
-    response["Content-Length"] = str(log.committed)
-    part = "" if log.name == "MAIN" else f"-{log.name.lower()}"
-    filename = f"{name}-attempt{attempt}-rank{rank}{part}.log"
-    response["Content-Disposition"] = f'attachment; filename="{filename}"'
-    response["X-Content-Type-Options"] = "nosniff"
-    # Bytes that a run chose: no browser may make a page of them.
-    response["Content-Security-Policy"] = "sandbox"
-    return response
-
-
-async def _whole(where: store.Location, committed: int) -> AsyncIterator[bytes]:
-    offset = 0
-    while offset < committed:
-        data = await asyncio.to_thread(store.read, where, offset, FRAME, committed)
-        yield data
-        offset += len(data)
 
 
 def _number(text: str | None, default: int) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -37,19 +38,43 @@ def page(
 
     @wraps(view)
     def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        if has_nul(request):
-            raise SuspiciousOperation("A NUL character, which no name or text here can hold.")
-        if not request.user.is_authenticated:
-            if request.htmx:  # type: ignore[attr-defined]
-                return HttpResponseClientRefresh()
-            return redirect_to_login(request.get_full_path())
-        request.caller = Caller(request.user)  # type: ignore[attr-defined]
-        response = view(request, *args, **kwargs)  # type: ignore[arg-type]
-        if not response.has_header("Cache-Control"):
-            response["Cache-Control"] = "private, no-store"
-        return response
+        if (refused := _refused(request)) is not None:
+            return refused
+        return _uncached(view(request, *args, **kwargs))  # type: ignore[arg-type]
 
     return checked
+
+
+def async_page(
+    view: Callable[Concatenate[PageRequest, P], Coroutine[Any, Any, HttpResponseBase]],
+) -> Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]:
+    """The same for a view that waits, which no thread should do."""
+
+    @wraps(view)
+    async def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if (refused := await sync_to_async(_refused)(request)) is not None:
+            return refused
+        return _uncached(await view(request, *args, **kwargs))  # type: ignore[arg-type]
+
+    return checked
+
+
+def _refused(request: HttpRequest) -> HttpResponseBase | None:
+    """What somebody gets who has no session; None, and `request.caller`, for somebody who has."""
+    if has_nul(request):
+        raise SuspiciousOperation("A NUL character, which no name or text here can hold.")
+    if not request.user.is_authenticated:
+        if request.htmx:  # type: ignore[attr-defined]
+            return HttpResponseClientRefresh()
+        return redirect_to_login(request.get_full_path())
+    request.caller = Caller(request.user)  # type: ignore[attr-defined]
+    return None
+
+
+def _uncached(response: HttpResponseBase) -> HttpResponseBase:
+    if not response.has_header("Cache-Control"):
+        response["Cache-Control"] = "private, no-store"
+    return response
 
 
 def has_nul(request: HttpRequest) -> bool:

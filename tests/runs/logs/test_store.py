@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.engines.base import Mark, Source
-from runs.logs import store
+from runs.logs import index, store
 from runs.logs.store import Location, Writer
 
 OUT, ERR = Source.STDOUT, Source.STDERR
@@ -59,7 +59,7 @@ def test_a_writer_that_died_anywhere_leaves_no_byte_twice_and_none_out(
     where = Location(tmp_path_factory.mktemp("log") / "stream")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "SEGMENT", segment)
-        patch.setattr(store, "INDEX_EVERY", 16)
+        patch.setattr(index, "EVERY", 16)
         crash = min(crash, len(chunks) - 1)
         write(where, *chunks[: crash + 1]).close()
         committed = b"".join(chunks[:crash])
@@ -73,7 +73,7 @@ def test_a_writer_that_died_anywhere_leaves_no_byte_twice_and_none_out(
         first = where_to.draw(st.integers(0, len(whole)))
         assert store.read(where, first, 10**6, len(whole)) == whole[first:]
         at = where_to.draw(st.integers(0, len(whole)))
-        entry = store.index_before(where, at)
+        entry = index.Index(where.lines, len(whole)).before_offset(at)
         assert entry.offset <= at
         assert entry.lines == whole[: entry.offset].count(b"\n")
         offsets = [mark.offset for mark in store.marks(where, 0, len(whole))]

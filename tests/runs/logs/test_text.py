@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.logs.text import BLOCK, TextCutter, tail_offset
+from runs.logs.text import ANSI, BLOCK, AnsiStripper, TextCutter, tail_offset
 
 # Random bytes seldom look like UTF-8: mix in pieces of characters, whole ones and torn ones.
 PIECES = st.sampled_from(
@@ -59,3 +59,34 @@ def test_a_tail_is_the_last_lines(lines: list[bytes], wanted: int, closed: bool)
         kept.pop()
     expected = kept[-wanted:] if wanted else []
     assert data[offset:].removesuffix(b"\n").split(b"\n") == (expected or [b""])
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=5),
+            st.sampled_from(
+                [
+                    b"\x1b",
+                    b"\x1b[31m",
+                    b"\x1b]8;;http://x\x1b\\",
+                    b"\x1b]0;t\x07",
+                    b"\x1b(B",
+                    b"[",
+                    b"]",
+                    b"\x1bP1\x1b\\",
+                ]
+            ),
+        ),
+        max_size=30,
+    ),
+    st.lists(st.integers(0, 100)),
+)
+def test_escape_sequences_are_left_out_however_they_are_cut(pieces: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(pieces)
+    whole, cut = AnsiStripper(), AnsiStripper()
+    expected = whole.feed(data) + whole.finish()
+    assert expected == ANSI.sub(b"", data)
+    places = sorted({min(place, len(data)) for place in cuts} | {0, len(data)})
+    found = b"".join(cut.feed(data[a:b]) for a, b in pairwise(places)) + cut.finish()
+    assert found == expected
