@@ -14,8 +14,10 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from console.graphql.socket import GraphQLSocket, NoTerminal  # noqa: E402
+from console.graphql.access import WithCaller  # noqa: E402
+from console.graphql.socket import GraphQLSocket  # noqa: E402
 from console.origin import OwnPagesOnly  # noqa: E402
+from runs.consumers.shell import ShellConsumer  # noqa: E402
 from runs.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
@@ -25,7 +27,7 @@ application = ProtocolTypeRouter(
             [
                 # The API's sockets carry a key, never a cookie; they look at Origin themselves.
                 path("graphql", GraphQLSocket.as_asgi()),
-                re_path(r"^v1/shell(/.*)?$", NoTerminal.as_asgi()),
+                re_path(r"^v1/shell(?P<path>/.*)?$", WithCaller(ShellConsumer.as_asgi())),  # type: ignore[arg-type]
                 # Those of pages carry the session's cookie, so their Origin has to be ours.
                 re_path(r"", OwnPagesOnly(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),  # type: ignore[arg-type]
             ]

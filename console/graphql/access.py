@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.security.websocket import WebsocketDenier
+from django.db import DatabaseError
+
+from console.origin import is_foreign
 from teams.commands import Refused
 from teams.queries import Caller, caller_by_key
 
@@ -35,3 +43,26 @@ def authenticate(authorization: object) -> Caller:
             code=401,
         )
     return caller
+
+
+class WithCaller:
+    """ASGI middleware for sockets that carry a key in the header of their upgrade: `scope["caller"]` is who
+    they speak for, or the `Refused` that they are to be told. Cookies are ignored."""
+
+    def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        headers = {name.lower(): value.decode("latin1") for name, value in scope["headers"]}
+        if is_foreign(headers.get(b"origin"), headers.get(b"host", "")):
+            denier = WebsocketDenier()
+            await denier(scope, receive, send)
+            return
+        look = database_sync_to_async(authenticate, thread_sensitive=False)
+        try:
+            caller: Caller | Refused = await look(headers.get(b"authorization"))
+        except Refused as refused:
+            caller = refused
+        except DatabaseError:
+            caller = Refused("The database is away; try again.", code=503)
+        await self.application({**scope, "caller": caller}, receive, send)

@@ -207,13 +207,3 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _say(self, kind: str, number: str | None = None, payload: Any = None) -> None:
         message = {"type": kind, "id": number, "payload": payload}
         await self.send(json.dumps({name: value for name, value in message.items() if value is not None}))
-
-
-class NoTerminal(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """/v1/shell: says that there is nothing there. 1002 is what the client prints and does not retry."""
-
-    async def connect(self) -> None:
-        await self.accept()
-        await self.close(
-            1002, "Terminals are not available in this version of Runyard; read the log: mcli logs."
-        )

@@ -16,6 +16,7 @@ from runs.commands.change import (
 )
 from runs.commands.submit import RECONCILE, Compute, RunRequest, submit
 from runs.commands.system import expired, preempt
+from runs.commands.terminal import Visit, enter, leave, may_stay
 
 __all__ = [
     "MOST_METADATA",
@@ -23,8 +24,12 @@ __all__ = [
     "UPDATABLE",
     "Compute",
     "RunRequest",
+    "Visit",
     "delete",
+    "enter",
     "expired",
+    "leave",
+    "may_stay",
     "merge_metadata",
     "preempt",
     "restart",

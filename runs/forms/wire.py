@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from runs.commands import MOST_METADATA, Compute, RunRequest
@@ -24,6 +25,10 @@ ARGUMENT_BYTES = 128 * 1024
 """The longest single argument or NAME=value that Linux hands to a program, its NUL included."""
 METADATA_KEY_LENGTH, METADATA_VALUE_BYTES = 200, 100_000
 LONGEST_HOURS = 24 * 366 * 10
+INTERACTIVE = {"runName": "interactive", "image": "mosaicml/pytorch", "command": "sleep infinity"}
+"""What an interactive run is where its author does not say (mapi §4.8): it only has to be there."""
+INTERACTIVE_SECONDS = 8 * 3600
+"""How long one lasts where nobody said: forgotten, it would hold its GPUs for ever."""
 _LARGEST = 2**31 - 1
 
 _KEYS = (
@@ -75,6 +80,27 @@ def parse_run_input(raw: object, *, spell: Callable[[str], str] = str) -> RunReq
     request = _read(form, given)
     form.refuse_problems()
     return request
+
+
+def parse_interactive_input(raw: object, seconds: int | None) -> RunRequest:
+    """The same for `createInteractiveRun`: a run to connect to, that ends after `seconds`. Raises `Refused` (400)."""
+    longest = LONGEST_HOURS * 3600
+    if seconds is not None and not 0 < seconds <= longest:
+        raise Refused(
+            f"Bad run request: seconds: must be more than 0 and at most {longest}, not {seconds}",
+            field="seconds",
+        )
+    if not isinstance(raw, dict):
+        return parse_run_input(raw)
+    empty = {name for name in INTERACTIVE if raw.get(name) is None or not str(raw[name]).strip()}
+    request = parse_run_input({**raw, **{name: INTERACTIVE[name] for name in empty}})
+    written = {name: value for name, value in request.submitted.items() if name not in empty}
+    return replace(
+        request,
+        submitted={**written, **{name: raw[name] for name in empty if name in raw}},
+        run_type=RunType.INTERACTIVE,
+        max_duration_seconds=seconds or request.max_duration_seconds or INTERACTIVE_SECONDS,
+    )
 
 
 def parse_metadata(raw: object) -> dict[str, Any]:

@@ -78,6 +78,13 @@ class CreateRunInput:
 
 
 @strawberry.input
+class CreateInteractiveRunInput(CreateRunInput):
+    seconds: int | None = strawberry.field(
+        default=None, description="How long it lasts; 8 hours if not said."
+    )
+
+
+@strawberry.input
 class WatchRunStatusInput:
     name: str
 

@@ -9,9 +9,10 @@ import strawberry
 from django.db import transaction
 
 from runs import commands, queries
-from runs.forms import parse_metadata, parse_run_input
+from runs.forms import parse_interactive_input, parse_metadata, parse_run_input
 from runs.graphql import load, logs, types, watch
 from runs.graphql.inputs import (
+    CreateInteractiveRunInput,
     CreateRunInput,
     GetRunLogsInput,
     GetRunsInput,
@@ -58,6 +59,16 @@ class RunsMutation:
     def create_run(self, info: APIInfo, create_run_data: CreateRunInput) -> list[types.Run]:
         caller = info.context.caller
         run = commands.submit(caller, parse_run_input(create_run_data.run_input))
+        return load.show_new(run, load.asked(info))
+
+    @strawberry.mutation(
+        description="The same for a run that is there to be connected to; its command may be empty."
+    )
+    def create_interactive_run(
+        self, info: APIInfo, create_run_data: CreateInteractiveRunInput
+    ) -> list[types.Run]:
+        given = create_run_data
+        run = commands.submit(info.context.caller, parse_interactive_input(given.run_input, given.seconds))
         return load.show_new(run, load.asked(info))
 
     @strawberry.mutation(description="Start runs that have ended once more, each as a new attempt.")

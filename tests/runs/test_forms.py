@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runs.commands import Compute
-from runs.forms import parse_run_input, parse_run_yaml, to_yaml
+from runs.forms import parse_interactive_input, parse_run_input, parse_run_yaml, to_yaml
 from runs.states import Priority, RunType
 from teams.commands import Refused
 
@@ -377,3 +377,36 @@ def test_a_number_with_thousands_of_digits_is_refused_however_it_is_written() ->
     for digits in ("0x" + "f" * 5000, "9" * 5000):
         with pytest.raises(Refused):
             parse_run_yaml(f"name: a\nimage: b\ncommand: c\nparameters: {{n: {digits}}}\n")
+
+
+def test_an_interactive_run_needs_nothing_but_a_life_time() -> None:
+    sent = {"runName": "interactive", "image": "mosaicml/pytorch", "command": "", "parentName": None}
+    request = parse_interactive_input(sent, 7200)
+    assert request.run_type is RunType.INTERACTIVE
+    assert request.max_duration_seconds == 7200
+    assert request.command == "sleep infinity"
+    assert request.submitted == sent
+    bare = parse_interactive_input({}, None)
+    assert (bare.name, bare.image, bare.max_duration_seconds) == ("interactive", "mosaicml/pytorch", 8 * 3600)
+    assert bare.submitted == {}
+
+
+def test_an_interactive_run_keeps_what_was_said() -> None:
+    request = parse_interactive_input({**LEAST, "scheduling": {"maxDuration": 2}}, None)
+    assert (request.name, request.command, request.max_duration_seconds) == ("hello", "true", 7200)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 2**40])
+def test_the_life_time_of_an_interactive_run_has_bounds(seconds: int) -> None:
+    with pytest.raises(Refused, match="seconds: must be more than 0"):
+        parse_interactive_input({}, seconds)
+
+
+def test_an_interactive_run_obeys_the_same_rules() -> None:
+    for wrong, field in (
+        ({"runName": "A B"}, "runName"),
+        ({"compute": {"gpuz": 1}}, "did you mean gpus"),
+        ([], ""),
+    ):
+        with pytest.raises(Refused, match=field):
+            parse_interactive_input(wrong, 60)

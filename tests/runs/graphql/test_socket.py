@@ -173,10 +173,3 @@ async def test_a_key_that_ends_ends_what_it_started_within_five_seconds(
             with pytest.raises(Failed, match="401: Your API key"):
                 await ws.next()
             assert (await closed(ws.raw))[0] == 4403
-
-
-async def test_terminals_are_declined_with_a_sentence(db: None) -> None:
-    async with serve() as port, connect(f"ws://127.0.0.1:{port}/v1/shell/hello-abcdef/0") as raw:
-        code, reason = await closed(raw)
-        assert code == 1002
-        assert "not available in this version" in reason
