@@ -98,7 +98,7 @@ class Simulation:
     def launches(self) -> list[str]:
         """The keys that were launched, by the engine's own record."""
         journal = Path(self.cluster.config["root"]) / "journal"
-        lines = journal.read_text().splitlines()
+        lines = journal.read_text().splitlines() if journal.exists() else []
         return [line.split('"key":"')[1][:36] for line in lines if '"event":"Launched"' in line]
 
 
