@@ -219,7 +219,7 @@ def advance(
                     attempt=attempt,
                     type="RETRIES_STOPPED",
                     message=f"Not retried: {gave_up}",
-                    at=entered,
+                    at=max(now, entered),
                 )
         wake.run_changed(run.pk, run.team_id, run.status)
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from clusters import graphql as base
 from clusters import queries as clusters
 from clusters.models import Cluster as ClusterRow
-from clusters.states import CPU
+from clusters.states import CPU, sight
 from runs import queries
 from runs.graphql.load import asked
 from runs.models import Attempt
@@ -85,6 +85,9 @@ class Cluster:
     scheduler_enabled: bool
     allowed_instances: list[base.Instance]
     utilization: Utilization | None
+    seen_at: datetime | None
+    sight: str = strawberry.field(description="How well it can be seen: fresh, stale or lost.")
+    swept_at: datetime | None = strawberry.field(description="When the control loop last looked at its runs.")
 
 
 @strawberry.type
@@ -127,6 +130,9 @@ def _cluster(row: ClusterRow, utilization: Utilization | None) -> Cluster:
         scheduler_enabled=True,
         allowed_instances=base.shown_instances(row, timezone.now()),
         utilization=utilization,
+        seen_at=row.seen_at,
+        sight=sight(row.seen_at, timezone.now()).value,
+        swept_at=row.swept_at,
     )
 
 

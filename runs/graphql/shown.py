@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.utils import timezone
+
 from clusters.states import Sight
+from runs import queries
 from runs.graphql.types import (
     ContainerStatusUpdate,
     ExecutionStatusUpdates,
@@ -78,6 +81,7 @@ def run(row: RunRow, *, details: bool, debug: bool, going: str = "") -> Run:
 
 
 def _resumption(attempt: Attempt, going: str = "") -> Resumption:
+    seen = queries.seen(attempt, attempt.cluster, timezone.now())
     return Resumption(
         execution_index=attempt.index,
         cluster_name=attempt.cluster.name,
@@ -89,6 +93,8 @@ def _resumption(attempt: Attempt, going: str = "") -> Resumption:
         start_time=attempt.started_at,
         end_time=attempt.ended_at,
         reason=attempt.reason or going or None,
+        seen_at=seen.at if seen else None,
+        sight=seen.sight.value if seen else None,
     )
 
 

@@ -25,6 +25,12 @@ class Resumption:
         description="Why it ended; as long as it has not, why it waits, or that it is not seen."
     )
     estimated_end_time: datetime | None = None
+    seen_at: datetime | None = strawberry.field(
+        default=None, description="When it was last seen; before it has nodes, when its cluster was."
+    )
+    sight: str | None = strawberry.field(
+        default=None, description="How well it can be seen: fresh, stale or lost. Null once it has ended."
+    )
 
 
 @strawberry.type(description="One status that an attempt entered.")

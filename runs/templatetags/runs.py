@@ -42,6 +42,31 @@ def status_colour(status: str) -> str:
     return _LOOKS[status][1]
 
 
+_EVENTS: Mapping[str, tuple[str, str]] = {
+    "CREATED": ("plus", "secondary"),
+    "STARTED": _LOOKS[Status.RUNNING],
+    "COMPLETED": _LOOKS[Status.COMPLETED],
+    "STOPPED": _LOOKS[Status.STOPPED],
+    "FAILED": _LOOKS[Status.FAILED],
+    "REQUEUED": ("refresh", "blue"),
+    "PREEMPTED": ("arrows-exchange", "orange"),
+    "STOP_REQUESTED": ("hand-stop", "orange"),
+    "RETRIES_STOPPED": ("refresh-off", "red"),
+    "TAKEN_UP_LATE": ("eye-off", "orange"),
+    "DELETED": ("trash", "red"),
+}
+
+
+@register.filter
+def event_icon(kind: str) -> str:
+    return _EVENTS.get(kind, ("point", "secondary"))[0]
+
+
+@register.filter
+def event_colour(kind: str) -> str:
+    return _EVENTS.get(kind, ("point", "secondary"))[1]
+
+
 @register.filter
 def priority_icon(priority: str) -> str:
     return {"high": "chevrons-up", "low": "chevron-down", "lowest": "chevrons-down"}.get(priority, "minus")

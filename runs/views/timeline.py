@@ -128,7 +128,7 @@ def _lane(
         origin=_origin(origin),
         actor=origin.actor if origin else "",
         remarks=[
-            Remark(*_MARKS[event.type], event.message, event.actor)
+            Remark(*_MARKS[event.type], event.message.removeprefix("Not retried: "), event.actor)
             for event in events
             if event.type in _MARKS
         ],

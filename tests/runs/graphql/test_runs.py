@@ -240,6 +240,8 @@ def test_what_has_no_reason_yet_says_why_it_waits_or_that_it_is_not_seen(world: 
     ago = timezone.now() - timedelta(minutes=12, seconds=10)
     Attempt.objects.update(seen_at=ago, started_at=ago)
     assert reason() == "not seen for 12 min"
+    answer = ada.ask("{ getRuns(getRunsData: {}) { resumptions { sight seenAt } } }")
+    assert answer[0]["resumptions"][0]["sight"] == "lost"
 
 
 def test_who_is_before_a_waiting_run_is_named_if_it_is_of_the_same_team(world: World, ada: API) -> None:

@@ -205,7 +205,7 @@ async def test_what_went_wrong_is_found_while_the_log_is_stored_whoever_dies(wor
             lease_until=timezone.now() - timedelta(seconds=1)
         )
     async with Collecting():
-        attempt = await sync_to_async(drive)(run)
+        attempt = await sync_to_async(drive, thread_sensitive=False)(run)
         await eventually(lambda: sealed(run))
     stream = await LogStream.objects.aget(attempt__run=run)
     assert (attempt.reason, attempt.evidence["log"]["sign"]["line"]) == ("DiskFull", stream.lines)
@@ -219,3 +219,35 @@ async def test_what_went_wrong_is_found_while_the_log_is_stored_whoever_dies(wor
     assert store.errors(where, 0, 100) == marks
     assert [mark.line for mark in marks][:2] == [51, 52]
     assert store.errors(where, store.errors_before(where, marks[1].offset), 1) == [marks[1]]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (
+            """python3 -c 'raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")'""",
+            "GPUOutOfMemory",
+        ),
+        (
+            """python3 -c 'raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is """
+            """possible that workers are out of shared memory. Please try to raise your limit.")'""",
+            "SharedMemoryFull",
+        ),
+        (
+            "echo '[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)' >&2; kill -ABRT $$",
+            "CollectiveTimeout",
+        ),
+        ("echo 'tar: a: Cannot write: No space left on device' >&2; exit 2", "DiskFull"),
+        ("""python3 -c 'raise OSError(98, "Address already in use")'""", "AddressInUse"),
+        ("echo 'WARNING: CUDA out of memory, going on with less'; echo fine; exit 1", "Error"),
+        ("echo 'No space left on device'", None),
+    ],
+)
+async def test_a_run_fails_for_what_its_log_shows_and_for_nothing_that_it_merely_mentions(
+    world: World, command: str, reason: str | None
+) -> None:
+    async with Collecting():
+        run = await sync_to_async(make_run)(world.ada, command)
+        # In a thread of its own: the collector's work must go on beside it.
+        attempt = await sync_to_async(drive, thread_sensitive=False)(run, within=60)
+    assert attempt.reason == (reason or "")

@@ -97,6 +97,5 @@ def test_a_retry_that_was_not_made_is_marked(world: World) -> None:
     RunEvent.objects.create(
         run=run, attempt=latest(run), type="RETRIES_STOPPED", message="Not retried: crash loop"
     )
-    assert [remark.title for remark in lanes(run, attempts_of(run), timezone.now())[1].remarks] == [
-        "No more retries"
-    ]
+    (remark,) = lanes(run, attempts_of(run), timezone.now())[1].remarks
+    assert (remark.title, remark.text) == ("No more retries", "crash loop")
