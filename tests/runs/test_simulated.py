@@ -119,6 +119,19 @@ def test_a_preempted_run_makes_room_and_comes_back_by_itself(
     assert [attempt.index for attempt in low.attempts.order_by("index")] == [0, 1]
 
 
+def test_a_run_that_the_cluster_itself_preempts_goes_back_to_the_queue(
+    people: World, make_sim: Callable[..., Simulation]
+) -> None:
+    sim = make_sim(2)
+    run = submit(
+        people, 'run 30s; fail Preempted "reclaimed" on rank 1 on attempt 0; run 30s', nodes=2, max_retries=1
+    )
+    attempt = sim.drive(run)
+    first = run.attempts.get(index=0)
+    assert (first.status, first.reason, first.failed_rank) == ("STOPPED", "Preempted", 1)
+    assert (attempt.index, attempt.status, attempt.retries_used) == (1, "COMPLETED", 0)
+
+
 def test_a_smaller_run_passes_only_where_it_delays_nobody(
     people: World, make_sim: Callable[..., Simulation]
 ) -> None:

@@ -38,6 +38,7 @@ LOOK_EVERY = 0.1
 TIDY_AT = 2000
 """Events of no more use to anybody, after which the journal is written anew (and more of them than of others)."""
 MASTER_PORT = 29_500
+TICK = 1e-6
 
 
 class SimEngine(Engine):
@@ -58,7 +59,7 @@ class SimEngine(Engine):
 
     async def launch(self, spec: LaunchSpec, key: str) -> Handle:
         async with self._journal.locked(alone=True):
-            now = self._catch_up()
+            now = self._catch_up(TICK)
             faults.refuse_if_away(self._state, now)
             known = key in self._state.jobs
             if not known:
@@ -158,7 +159,7 @@ class SimEngine(Engine):
 
     async def stop(self, handle: Handle, grace: float) -> None:
         async with self._journal.locked(alone=True):
-            now = self._catch_up()
+            now = self._catch_up(TICK)
             faults.refuse_if_away(self._state, now)
             job = self._state.jobs.get(handle.key)
             if job is None:
@@ -185,6 +186,8 @@ class SimEngine(Engine):
                 chunk = reader.read(state, now)
                 if chunk is not None:
                     yield chunk
+                elif reader.more:
+                    await asyncio.sleep(0)
                 elif reader.complete:
                     return
                 else:
@@ -193,7 +196,7 @@ class SimEngine(Engine):
 
     async def cleanup(self, handle: Handle) -> None:
         async with self._journal.locked(alone=True):
-            now = self._catch_up()
+            now = self._catch_up(TICK)
             faults.refuse_if_away(self._state, now)
             if handle.key in self._state.jobs or not self._state.is_removed(handle.key):
                 self._append(Removed(now, handle.key))
@@ -245,7 +248,7 @@ class SimEngine(Engine):
         if kind not in faults.KINDS:
             raise ValueError(f"kind: must be one of {', '.join(faults.KINDS)}, not {kind!r}")
         async with self._journal.locked(alone=True):
-            now = self._catch_up()
+            now = self._catch_up(TICK)
             self._append(Fault(now, kind, now + lasts, seconds))
 
     async def lose_node(self, node: str, lasts: float = 600.0) -> None:
@@ -253,7 +256,7 @@ class SimEngine(Engine):
         if node not in self._nodes:
             raise ValueError(f"node: there is no {node!r}")
         async with self._journal.locked(alone=True):
-            now = self._catch_up()
+            now = self._catch_up(TICK)
             self._append(NodeDown(now, node, now + lasts))
 
     async def _look(self) -> tuple[State, float]:
@@ -263,8 +266,9 @@ class SimEngine(Engine):
         faults.refuse_if_away(self._state, now)
         return self._state, now
 
-    def _catch_up(self) -> float:
-        """Take note of what others have recorded. Returns the time, which all of it is not later than."""
+    def _catch_up(self, after: float = 0.0) -> float:
+        """Take note of what others have recorded. Returns the time, which all of it is not later than, and
+        earlier by `after` at the least: no two events shall have the same."""
         events, anew = self._journal.news() if self._journal.grown() else ([], False)
         if anew:
             self._state = State(self._config.faults)
@@ -272,7 +276,7 @@ class SimEngine(Engine):
         for event in events:
             touched |= self._state.apply(event)
         # A clock that was set back must not undo what was seen.
-        now = max(self.clock.now(), self._state.latest)
+        now = max(self.clock.now(), self._state.latest + after)
         touched |= self._state.settle(now)
         self._ring(touched)
         return now

@@ -11,6 +11,8 @@ from clusters.engines.sim.state import Job, State
 CHUNK = 1 << 20
 APART = 0.01
 """Seconds between two marks of one source, at the least."""
+MOST = 5000
+"""Writes that are gone through at a time: others in the event loop want their turn."""
 
 
 class Reader:
@@ -30,6 +32,8 @@ class Reader:
         self._full = False
         self._said_goodbye = False
         self.complete = False
+        self.more = False
+        """There is more that has come already: read on."""
 
     @property
     def due(self) -> float:
@@ -45,7 +49,13 @@ class Reader:
         if not on_term.ignore:
             until = min(until, term)  # The command does nothing more of its own.
         chunk = _Chunk()
+        self.more = False
+        gone_through = 0
         while end.begun and self._next is not None and self.due <= until:
+            gone_through += 1
+            if gone_through > MOST:
+                self.more = True
+                return chunk.made()
             _, data, source = self._next
             if chunk.size and chunk.size + len(data) > CHUNK:
                 return chunk.made()

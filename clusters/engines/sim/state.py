@@ -179,20 +179,19 @@ class State:
             end = (
                 End(leaves, it.on_term.code, stopped=True) if leaves <= kill else End(kill, 137, stopped=True)
             )
-        down = self._down_since(job.launched.places[rank].node, launched, now)
+        node = job.launched.places[rank].node
+        if self.is_down(node, launched):
+            message = "the node was down when the rank came to it"
+            return End(launched, None, "NodeFailure", message, begun=False)
+        down = self._down_since(node, launched, now)
         if down < end.at:
-            message = (
-                "the node went down" if down > launched else "the node was down when the rank came to it"
-            )
-            return End(down, None, "NodeFailure", message, stopped=down > term, begun=starts < down)
+            begun, stopped = starts <= down, down > term
+            return End(down, None, "NodeFailure", "the node went down", stopped=stopped, begun=begun)
         return end
 
     def _down_since(self, node: str, launched: float, now: float) -> float:
-        """When a node first went down since a launch, as was known at `now`; inf = it did not."""
-        if node not in self._down:
-            return math.inf
-        found = (max(at, launched) for at, until in self._down[node] if at <= now and until > launched)
-        return min(found, default=math.inf)
+        """When a node first went down after a launch, as was known at `now`; inf = it did not."""
+        return min((at for at, _ in self._down.get(node, ()) if launched < at <= now), default=math.inf)
 
     def observe(self, key: str, now: float) -> Observation:
         """What is there of an attempt at `now`."""

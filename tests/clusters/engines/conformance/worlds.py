@@ -295,7 +295,7 @@ class SimWorld(World):
         end = self.clock.now() + lasts
         await self.engine.misbehave(faults.AWAY, lasts)
         yield
-        self.clock.jump(max(0.0, end - self.clock.now()))
+        self.clock.jump(max(0.0, end + 1 - self.clock.now()))
 
 
 WORLDS: Mapping[str, Callable[[Path], World]] = {
