@@ -14,6 +14,7 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
+from console.delivery import Watched  # noqa: E402
 from console.graphql.access import WithCaller  # noqa: E402
 from console.graphql.socket import GraphQLSocket  # noqa: E402
 from console.origin import OwnPagesOnly  # noqa: E402
@@ -22,7 +23,7 @@ from runs.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": pages,
+        "http": Watched(pages),
         "websocket": URLRouter(
             [
                 # The API's sockets carry a key, never a cookie; they look at Origin themselves.

@@ -53,6 +53,11 @@ app.conf.update(
             "schedule": settings.RUNYARD_SWEEP_SECONDS,
             "options": {"expires": settings.RUNYARD_SWEEP_SECONDS * 2},
         },
+        "runs.forget_submissions": {
+            "task": "runs.forget_submissions",
+            "schedule": 600.0,
+            "options": {"expires": 600},
+        },
         "clusters.probe": {"task": "clusters.probe", "schedule": 10.0, "options": {"expires": 20}},
     },
 )

@@ -126,6 +126,42 @@ class RunSpec(models.Model):
         return f"specification of {self.run_id}"
 
 
+class Submission(models.Model):
+    """A request that made a run, as long as the same request, sent again, must not make another.
+
+    Without a key: until its answer got through (`runs.commands.asked`). With one: for a day.
+    """
+
+    team = models.ForeignKey("teams.Team", models.CASCADE, related_name="+")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    run = models.ForeignKey(Run, models.CASCADE, related_name="+")
+    key = models.CharField(max_length=255, blank=True)
+    """The header `Idempotency-Key`; empty if none was sent."""
+    digest = models.CharField(max_length=64)
+    """SHA-256 of what was asked for, verbatim."""
+    owner = models.BigIntegerField()
+    """Which process answers it: the number of a lock that it holds as long as it lives."""
+    lost_at = models.DateTimeField(null=True)
+    """When it turned out that the answer did not get through."""
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team", "user", "key"], condition=~Q(key=""), name="submission_key_once"
+            ),
+        ]
+        indexes = [
+            # Reader: a submission without a key, for one like it.
+            models.Index(fields=["team", "user", "digest"], condition=Q(key=""), name="submission_alike"),
+            # Reader: the purge.
+            models.Index(fields=["created_at"], name="submission_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"submission of {self.run_id}"
+
+
 class Attempt(models.Model):
     """One way through the whole lifecycle. The client calls it a resumption."""
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import shared_task
 
 from clusters.models import Cluster
-from runs import wake
+from runs import commands, wake
 from runs.control.place import place as go_down_the_queue
 from runs.control.reconcile import reconcile as reconcile_run
 from runs.control.sweep import sweep_cluster as sweep_one
@@ -33,3 +33,8 @@ def sweep() -> None:
 @shared_task(name="runs.sweep_cluster")
 def sweep_cluster(cluster_id: str) -> None:
     sweep_one(UUID(cluster_id))
+
+
+@shared_task(name="runs.forget_submissions")
+def forget_submissions() -> None:
+    commands.forget_submissions()

@@ -15,6 +15,7 @@ from graphql import get_operation_ast, parse
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
+from console.delivery import answer_to
 from console.graphql import errors
 from console.graphql.access import authenticate
 from console.origin import is_foreign
@@ -47,18 +48,22 @@ def graphql(request: HttpRequest) -> HttpResponse:
         return _failed(refused.code, refused.message)
     except (OperationalError, InterfaceError):
         return JsonResponse({"errors": [errors.away()]}, status=503)
+    answer = answer_to(request)
     try:
         result = schema.execute_sync(
             query,
             variable_values=variables,
             operation_name=name,
-            context_value=Context(caller),
+            context_value=Context(caller, request.headers.get("Idempotency-Key", "").strip(), answer),
             allowed_operation_types=ALLOWED,
         )
     except (CannotGetOperationTypeError, InvalidOperationTypeError) as wrong:
         return JsonResponse({"errors": errors.shown([wrong])})
     if result.errors:
-        if any(map(errors.is_away, result.errors)) and _changes(query, name):
+        if answer is not None:
+            answer.settle(False)  # whatever was done, its doer is not told
+        repeatable = answer is not None and answer.repeatable
+        if any(map(errors.is_away, result.errors)) and not repeatable and _changes(query, name):
             # Never 503: the client would send it again, and nobody knows whether it was done.
             return _failed(
                 500, "The database went away meanwhile. Look whether it was done before you repeat it."

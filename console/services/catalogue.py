@@ -79,6 +79,8 @@ class Console:
                     *(python, "-m", "uvicorn", "console.asgi:application"),
                     *(f"--host={self.bind}", f"--port={self.port}"),
                     *("--no-server-header", "--no-access-log"),
+                    # Knows whether an answer got through.
+                    "--http=console.delivery:Protocol",
                     # Without a proxy in front anybody could claim any address, and guess passwords from it.
                     "--proxy-headers" if self.url.startswith("https:") else "--no-proxy-headers",
                     # Sockets stay open for hours; whoever is cut off resumes at its offset.

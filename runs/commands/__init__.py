@@ -3,6 +3,7 @@ control loop does the rest."""
 
 from __future__ import annotations
 
+from runs.commands.asked import Asked, forget_submissions, once
 from runs.commands.change import (
     MOST_METADATA,
     UPDATABLE,
@@ -22,15 +23,18 @@ __all__ = [
     "MOST_METADATA",
     "RECONCILE",
     "UPDATABLE",
+    "Asked",
     "Compute",
     "RunRequest",
     "Visit",
     "delete",
     "enter",
     "expired",
+    "forget_submissions",
     "leave",
     "may_stay",
     "merge_metadata",
+    "once",
     "preempt",
     "restart",
     "selected",

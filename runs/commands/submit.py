@@ -116,7 +116,6 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
             if "runs_run_name" not in str(clash):
                 raise
             continue  # one in two thousand million suffixes: draw another
-        failpoints.reached("submit.committed")
         return run
     raise Refused("No free name was found; submit again.", code=503)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
 import strawberry
 from django.db import transaction
@@ -55,11 +56,14 @@ class RunsQuery:
 
 @strawberry.type
 class RunsMutation:
-    @strawberry.mutation(description="Store a run and queue it. The list has exactly one element.")
+    @strawberry.mutation(
+        description="Store a run and queue it. The list has exactly one element. Sent again with the same "
+        "`Idempotency-Key` header, or because no answer came, it finds the run that it has made."
+    )
     def create_run(self, info: APIInfo, create_run_data: CreateRunInput) -> list[types.Run]:
-        caller = info.context.caller
-        run = commands.submit(caller, parse_run_input(create_run_data.run_input))
-        return load.show_new(run, load.asked(info))
+        given = create_run_data.run_input
+        request = parse_run_input(given)
+        return _make(info, "createRun", given, lambda caller: commands.submit(caller, request))
 
     @strawberry.mutation(
         description="The same for a run that is there to be connected to; its command may be empty."
@@ -118,6 +122,15 @@ class RunsSubscription:
         async with aclosing(watch.watch(info.context.caller, watch_run_status_input.name)) as statuses:
             async for status in statuses:
                 yield status
+
+
+def _make(info: APIInfo, operation: str, given: Any, make: Callable[[Caller], Run]) -> list[types.Run]:
+    """Make a run, once, however often the request comes."""
+    context = info.context
+    asked = commands.Asked(operation, given, context.idempotency_key, context.answer)
+    run, new = commands.once(context.caller, asked, lambda: make(context.caller))
+    fields = load.asked(info)
+    return load.show_new(run, fields) if new else load.show_again(context.caller, [run.pk], fields)
 
 
 def _each(info: APIInfo, given: GetRunsInput, command: Callable[[Caller, Run], object]) -> list[types.Run]:

@@ -20,6 +20,7 @@ from teams import queries
 from teams.models import Team
 from teams.models import User as UserRow
 from teams.queries import Caller
+from teams.states import Answer
 
 Long = NewType("Long", int)
 
@@ -54,6 +55,10 @@ class Context:
     """What a resolver gets as `info.context`: who is asking. Nobody gets this far without a key."""
 
     caller: Caller
+    idempotency_key: str = ""
+    """What the request's header of that name says."""
+    answer: Answer | None = None
+    """What becomes of the answer, where the connection is watched."""
 
 
 APIInfo = Info[Context, None]

@@ -1,7 +1,8 @@
-"""Roles, scopes, who may do what, and kinds of secrets. Pure data and plain Python."""
+"""Roles, scopes, who may do what, kinds of secrets, and what is known of an answer. Pure data and plain Python."""
 
 from __future__ import annotations
 
+from teams.states.answer import Answer
 from teams.states.roles import MAY, NEEDS, Action, Role, Scope
 from teams.states.secrets import MASKABLE, SHAPES, SecretKind, Shape, is_short, needles
 
@@ -11,6 +12,7 @@ __all__ = [
     "NEEDS",
     "SHAPES",
     "Action",
+    "Answer",
     "Role",
     "Scope",
     "SecretKind",

@@ -131,9 +131,12 @@ class API:
 async def serve() -> AsyncIterator[int]:
     """The console behind the web server that it has in production; yields the port."""
     from console.asgi import application
+    from console.delivery import Protocol
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        application, http=Protocol, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
