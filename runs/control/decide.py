@@ -231,12 +231,14 @@ def _waiting(now: datetime, it: Situation) -> Action:
 
 
 def _gone(now: datetime, it: Situation) -> Action:
-    if it.launched:
-        if it.gone_since is None:
-            return Vanished()
-        believed = it.gone_since + (UNSEEN_AFTER if it.status is Status.STARTING else GONE_AFTER)
-        if now < believed:
-            return Nothing(until=believed)
+    if not it.launched and it.stop_sent_grace is None:
+        # The reply to a launch may be lost, and the list behind: whatever is there under our key shall end.
+        return _stop(it, it.stop_grace)
+    if it.gone_since is None:
+        return Vanished()
+    believed = it.gone_since + (UNSEEN_AFTER if it.status is Status.STARTING else GONE_AFTER)
+    if now < believed:
+        return Nothing(until=believed)
     if it.desired is Desired.STOPPED:
         return finish(it, Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
     return finish(

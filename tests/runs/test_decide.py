@@ -83,6 +83,17 @@ def test_a_launch_whose_reply_was_lost_is_not_forgotten_when_it_is_to_stop() -> 
     assert decide(NOW, lost, seen(lives(0), lives(1))) == Stop(30.0)
 
 
+def test_a_lost_launch_that_is_not_in_the_list_yet_is_stopped_before_it_is_given_up() -> None:
+    lost = replace(STOPPING, status=Status.STARTING, launched=False)
+    assert decide(NOW, lost, GONE) == Stop(30.0)
+    told = replace(lost, status=Status.TERMINATING, stop_sent_grace=30.0)
+    assert decide(NOW, told, GONE) == Vanished()
+    assert isinstance(decide(NOW, replace(told, gone_since=NOW), GONE), Nothing)
+    action = decide(NOW + timedelta(seconds=11), replace(told, gone_since=NOW), GONE)
+    assert isinstance(action, Finish)
+    assert action.ending.reason is Reason.USER_STOPPED
+
+
 def test_it_is_running_when_every_rank_has_started() -> None:
     starting = replace(RUNNING, status=Status.STARTING)
     half = seen(lives(0), RankObservation(1, Phase.STARTING))
