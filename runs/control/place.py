@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import transaction
-from django.db.models import Max, Q, Sum, Value
+from django.db.models import Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now
 
 from clusters.engines import failpoints
@@ -37,6 +37,9 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
     `joining` is PENDING and in the caller's hands, by the lease `token`: it is queued, and placed at once
     if its turn has come. The loop is rung for every other run that was placed, or has to make room.
     """
+    if joining is not None and _is_far_down(joining):
+        lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
+        return
     with transaction.atomic(savepoint=False):
         cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
         waiting = _waiting(cluster)
@@ -83,10 +86,22 @@ def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | Non
         failpoints.reached("place.decided")
 
 
+def _queue(cluster_id: UUID) -> QuerySet[Attempt]:
+    queue = queries.queue(cluster_id).select_related(None).defer(None).select_related("run")
+    return queue.filter(run__desired=Desired.RUNNING)
+
+
+def _is_far_down(joining: Attempt) -> bool:
+    """Whether a pass would not even look at it: then there is no need for one, nor to wait for the cluster's lock.
+    If those before it go meanwhile, their going makes a pass that finds it."""
+    alike = _queue(joining.cluster_id).filter(gpu_type=joining.gpu_type)
+    last = alike.values_list("priority_order", "created_at", "pk")[LOOK_AHEAD - 1 : LOOK_AHEAD].first()
+    return last is not None and last < (joining.priority_order, joining.created_at, joining.pk)
+
+
 def _waiting(cluster: Cluster) -> list[Attempt]:
     """Those at the head of the queue, of each GPU type."""
-    queue = queries.queue(cluster.pk).select_related(None).defer(None).select_related("run")
-    queue = queue.filter(run__desired=Desired.RUNNING)
+    queue = _queue(cluster.pk)
     types = {CPU, *(node["gpu_type"] for node in cluster.capacity.get("nodes", ()))}
     of_types = [queue.filter(gpu_type=gpu_type)[:LOOK_AHEAD] for gpu_type in sorted(types)]
     gone = queue.exclude(gpu_type__in=types)[:LOOK_AHEAD]

@@ -10,9 +10,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from clusters.engines.sim import faults, script
 from runs import commands
+from runs.control.reconcile import reconcile
 from runs.models import Allocation, Attempt, Run
 from runs.states import ImagePullCase, Priority
 from tests.simulated import Simulation, database_time
@@ -165,6 +168,12 @@ def test_a_thousand_who_wait_for_one_kind_of_gpu_do_not_hide_who_waits_for_anoth
     kinds = [{"name": kind, "count": 1, "gpus": 8, "gpu_type": kind} for kind in ("h100", "a100")]
     sim = make_sim(0, nodes=kinds)
     many = [submit(people, "run 1m", gpus=8, gpu_type="h100") for _ in range(6)]
+    for run in many[:4]:
+        reconcile(run.pk)
+    with CaptureQueriesContext(connection) as queries:
+        reconcile(many[5].pk)
+    assert latest(many[5]).status == "QUEUED"
+    assert not [query for query in queries if "FOR NO KEY UPDATE" in query["sql"]], "no pass was made for it"
     other = submit(people, "run 1m", gpus=8, gpu_type="a100")
     assert sim.drive(other, "RUNNING").started_at is not None
     for run in many:
