@@ -98,7 +98,8 @@ def _die_at(ground: Ground, *places: str, times: int) -> None:
     stopped = [ground.submit(lines=2000, known=False) for _ in range(3)]
     for job in stopped:
         ground.tell("stop", job.name)
-    ground.until(lambda: ground.ended() >= ended + len(jobs) // 2, "half of the runs have ended")
+    # Whoever dies again and again is started again after longer and longer pauses.
+    ground.until(lambda: ground.ended() >= ended + len(jobs) // 2, "half of the runs have ended", 300)
     ground.disarm()
 
 
