@@ -87,6 +87,7 @@ def test_attempts_stand_on_one_line_of_time_and_lead_to_themselves(admin: Page) 
     expect(lanes).to_have_count(2)
     expect(lanes.nth(1)).to_contain_text("Restarted by admin@")
     expect_status(admin, "Failed")
+    assert violations(admin) == []
     lanes.nth(0).get_by_role("link").click()
     admin.wait_for_url(f"**/runs/{name}?attempt=0")
     expect(admin.locator(".lane.is-shown")).to_contain_text("Attempt 1")
