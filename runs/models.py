@@ -259,6 +259,17 @@ class Attempt(models.Model):
         return f"{self.run_id} attempt {self.index}"
 
 
+class SealedValues(models.Model):
+    """What no log of an attempt may show, sealed under the team's key: a secret may be deleted or replaced
+    while a run still has the old value. Gone when the attempt is cleaned up."""
+
+    attempt = models.OneToOneField(Attempt, models.CASCADE, primary_key=True, related_name="sealed_values")
+    sealed = models.TextField()
+
+    def __str__(self) -> str:
+        return f"sealed values of {self.attempt_id}"
+
+
 class LifecycleEntry(models.Model):
     """One status that an attempt entered. Rows of an attempt join without gap or overlap."""
 

@@ -183,9 +183,9 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.MISSING_SECRET: _failed(
         Category.USER,
         False,
-        "A secret that the run needs is not there any more.",
-        "Create it again, then restart the run.",
-        "The secret that the configuration names was not found when the run was to start.",
+        "A secret that the run needs cannot be opened.",
+        "Delete it and create it again, then restart the run; if none opens, the master key is missing: an admin has to put it back.",
+        "The secret's sealed text was changed, or its key is not there, when the run was to start.",
     ),
     Reason.NO_SUCH_CLUSTER: _failed(
         Category.USER,

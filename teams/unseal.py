@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
 from cryptography.fernet import MultiFernet
 from django.conf import settings
+from django.db.models.functions import Now
 
 from teams import crypto
 from teams.models import Secret, Team
@@ -40,17 +41,35 @@ def for_run(team_id: UUID, owner_id: UUID) -> list[Opened]:
     Raises `CannotOpen` for the first that was changed or whose key is missing: a run without one of its
     secrets would fail later and say something else.
     """
-    return [open_secret(row) for row in secrets_for_runs(team_id, owner_id)]
+    rows = list(secrets_for_runs(team_id, owner_id))
+    if not rows:
+        return []
+    try:
+        return _patiently(team_id, lambda ring, key: [_open(row, ring, key) for row in rows])
+    except crypto.Broken as problem:
+        raise CannotOpen(f"The secrets cannot be opened: {problem}.") from None
+
+
+def note_use(secret_ids: Sequence[UUID], run_name: str) -> None:
+    """Which run got them last, and when: for those who ask whether anybody needs a secret."""
+    if secret_ids:
+        Secret.objects.filter(pk__in=secret_ids).update(last_used_at=Now(), last_used_by=run_name)
 
 
 def open_secret(row: Secret) -> Opened:
     """Raises `CannotOpen`."""
     try:
-        value = _patiently(row.team_id, lambda ring, key: crypto.unseal(ring, key, row.sealed, bound_to(row)))
+        return _patiently(row.team_id, lambda ring, key: _open(row, ring, key))
     except crypto.Broken as problem:
         raise CannotOpen(f"The secret {row.name} cannot be opened: {problem}.") from None
-    kind = SecretKind(row.kind)
-    return Opened(row.pk, row.name, kind, row.metadata, row.owner_id is not None, value)
+
+
+def _open(row: Secret, ring: MultiFernet, data_key: str) -> Opened:
+    try:
+        value = crypto.unseal(ring, data_key, row.sealed, bound_to(row))
+    except crypto.Broken as problem:
+        raise crypto.Broken(f"{row.name}: {problem}") from None
+    return Opened(row.pk, row.name, SecretKind(row.kind), row.metadata, row.owner_id is not None, value)
 
 
 def seal_for(team_id: UUID, value: Mapping[str, Any], bound: Mapping[str, Any]) -> str:

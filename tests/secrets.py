@@ -24,9 +24,10 @@ VALUES: dict[SecretKind, dict[str, str]] = {
         "value": json.dumps({"type": "service_account", "private_key_id": "plantedgcpid00112233"})
     },
     SecretKind.S3: {
-        "config": "[default]\nregion = eu-central-1\n[profile big]\nregion = us-east-1\n",
+        "config": "[default]\nregion = eu-central-1\n[big]\nregion = us-east-1\n",
         "credentials": "[default]\naws_access_key_id = PLANTEDAKIA000001\n"
-        "aws_secret_access_key = plantedAwsSecret/0000000001\n",
+        "aws_secret_access_key = plantedAwsSecret/0000000001\n"
+        "[big]\naws_access_key_id = PLANTEDAKIA000002\naws_secret_access_key = plantedAwsSecret/0000000002\n",
         "profile": "big",
     },
     SecretKind.OCI: {
@@ -61,7 +62,8 @@ WIRE: dict[SecretKind, str] = {
 }
 PLANTED = (
     "planted-env-4f1c9a7be2", "planted-mounted-77aa02d1", "PlantedSsh", "PlantedGit", "PlantedSftp", "PlantedOci",
-    "plantedgcpid00112233", "PLANTEDAKIA000001", "plantedAwsSecret/0000000001", "planted-dapi-0123456789",
+    "plantedgcpid00112233", "PLANTEDAKIA000001", "plantedAwsSecret/0000000001",
+    "plantedAwsSecret/0000000002", "planted-dapi-0123456789",
     "planted-docker-5551212",
 )  # fmt: skip
 """A text of every value that occurs nowhere else."""

@@ -11,8 +11,9 @@ not for every engine.
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -67,16 +68,30 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class MountedFile:
-    """A file that every rank finds at `path` before its command starts.
+    """A file that every rank finds at `path` before its command starts, or where a variable says.
 
-    Engines with containers use `path` exactly; the process engine puts it below the attempt's folder
-    and passes the real path in the variable named `variable`.
+    Engines with containers use `path` exactly; the process engine puts it below the attempt's folder.
     """
 
     path: str
     content: bytes = field(repr=False)
     mode: int = 0o444
-    variable: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables that name it: in their texts `{path}` stands for where it lies, `{quoted}` for the same
+    quoted for a shell."""
+    names: tuple[str, ...] = ()
+    """Paths of other mounted files that stand in its content: an engine that puts those elsewhere puts that
+    there instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullCredential:
+    """What an engine that pulls images shows to a registry."""
+
+    server: str
+    username: str
+    password: str = field(repr=False)
+    email: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +109,14 @@ class LaunchSpec:
     env: Mapping[str, str]
     """The user's variables and those of the platform that are the same on every rank and engine.
     The engine adds the ones that depend on the rank or the place: see `rank_environment`."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables whose values nobody may see, in no list of processes, no object's description and no file
+    that outlives the attempt. They win over `env`."""
     files: tuple[MountedFile, ...] = ()
     placements: tuple[Placement, ...] = ()
     """One for each rank on engines whose queue is Runyard's own (`places` is false); else empty."""
+    pull_credentials: tuple[PullCredential, ...] = ()
+    """For engines that pull the image; the others have no use for them."""
     log_quota: int = 5 * 2**30
     """Bytes of output kept for each stream; what comes later is counted and said, not kept."""
 
@@ -318,3 +338,20 @@ def rank_environment(spec: LaunchSpec, rank: int, *, master_addr: str, master_po
         "MASTER_ADDR": master_addr,
         "MASTER_PORT": str(master_port),
     }
+
+
+def file_variables(files: Iterable[MountedFile], place: Callable[[str], str]) -> dict[str, str]:
+    """The variables that name mounted files, where an engine puts the file of a path at `place(path)`."""
+    return {
+        name: text.replace("{path}", place(file.path)).replace("{quoted}", shlex.quote(place(file.path)))
+        for file in files
+        for name, text in file.variables.items()
+    }
+
+
+def placed_content(file: MountedFile, place: Callable[[str], str]) -> bytes:
+    """A mounted file's content with the places of the files that it names."""
+    content = file.content
+    for path in file.names:
+        content = content.replace(path.encode(), place(path).encode())
+    return content

@@ -30,7 +30,7 @@ from clusters.engines.base import (
     Phase,
 )
 from clusters.states import STALE_AFTER
-from runs import commands, lifecycle, queries, wake
+from runs import commands, lifecycle, queries, unseal, wake
 from runs.control import claim, decide
 from runs.control.decide import Ending, Log, Sign, Situation
 from runs.control.place import place
@@ -39,6 +39,7 @@ from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
 from runs.models import Attempt, LogStream, NodeState
 from runs.reasons import EXPLANATIONS
 from runs.states import Desired, Reason, Status
+from teams.unseal import CannotOpen
 
 log = structlog.get_logger(__name__)
 
@@ -249,6 +250,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             failpoints.reached("cleanup.before")
             call("cleanup", engine.cleanup(handle_of(attempt)))
             failpoints.reached("cleanup.answered")
+            unseal.forget(attempt.pk)
             Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
                 cleaned_at=Now(), lease_until=None
             )
@@ -262,6 +264,11 @@ def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> Non
     failpoints.reached("launch.before")
     try:
         handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
+    except CannotOpen as problem:
+        message = f"{decide.explain(Reason.MISSING_SECRET, '')} {problem}"
+        ending = Ending(Reason.MISSING_SECRET, message, evidence={"vault": str(problem)})
+        _finish(attempt, decide.finish(situation(attempt), ending), token, now)
+        return
     except LaunchRejected as refusal:
         reason = Reason(refusal.reason) if refusal.reason in set(Reason) else Reason.LAUNCH_REJECTED
         message = f"{decide.explain(reason, refusal.case)} {refusal.message}".strip()

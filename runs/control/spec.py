@@ -6,15 +6,25 @@ import yaml
 from django.conf import settings
 
 from clusters.engines.base import LaunchSpec, MountedFile
+from runs import unseal
+from runs.control.inject import inject
 from runs.control.place import placements_of
 from runs.models import Attempt
+from teams.unseal import for_run, note_use
 
 PARAMETERS_PATH = "/mnt/config/parameters.yaml"
 
 
 def launch_spec(attempt: Attempt) -> LaunchSpec:
-    """Everything that the engine needs, by mapi §4.7. On a clash of names the platform's value wins."""
+    """Everything that the engine needs, by mapi §4.7, secrets opened: for the launch, and for nothing else.
+
+    Of a variable the platform's value wins, then a secret's, then the run's own. What the attempt's logs
+    may not show is remembered first. Raises `teams.unseal.CannotOpen`.
+    """
     run, spec = attempt.run, attempt.run.spec
+    injection = inject(for_run(run.team_id, run.creator_id))
+    unseal.remember(attempt, injection.needles())
+    note_use([one.id for one in injection.used], run.name)
     env = {
         "PYTHONUNBUFFERED": "1",
         **{name: str(value) for name, value in spec.env.items()},
@@ -35,7 +45,12 @@ def launch_spec(attempt: Attempt) -> LaunchSpec:
         gpus_per_node=attempt.gpus // attempt.nodes,
         cpus=attempt.cpus,
         env=env,
-        files=(MountedFile(PARAMETERS_PATH, parameters.encode(), 0o444, "PARAMETERS"),),
+        secrets=injection.variables,
+        files=(
+            MountedFile(PARAMETERS_PATH, parameters.encode(), 0o444, {"PARAMETERS": "{path}"}),
+            *injection.files,
+        ),
+        pull_credentials=tuple(injection.pull_credentials),
         placements=placements_of(attempt),
         log_quota=settings.RUNYARD_LOG_QUOTA,
     )

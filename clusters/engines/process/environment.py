@@ -6,7 +6,7 @@ import os
 import pwd
 from pathlib import Path
 
-from clusters.engines.base import LaunchSpec, Placement, rank_environment
+from clusters.engines.base import LaunchSpec, Placement, file_variables, rank_environment
 from clusters.engines.process.layout import Attempt
 
 MASTER_ADDR = "127.0.0.1"
@@ -31,10 +31,11 @@ def environment(
         "PYTHONUNBUFFERED": "1",
     }
     gpus = ",".join(str(index) for index in placement(spec, rank).gpus)
-    files = {file.variable: str(attempt.mounted(file.path)) for file in spec.files if file.variable}
+    files = file_variables(spec.files, lambda path: str(attempt.mounted(path)))
     return {
         **defaults,
         **spec.env,
+        **spec.secrets,
         "CUDA_VISIBLE_DEVICES": gpus,
         "NVIDIA_VISIBLE_DEVICES": gpus or "void",
         **files,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clusters.engines import failpoints
-from clusters.engines.base import EngineUnavailable, LaunchRejected, LaunchSpec
+from clusters.engines.base import EngineUnavailable, LaunchRejected, LaunchSpec, placed_content
 from clusters.engines.process import claims, host, procfs, spawner
 from clusters.engines.process.config import Config
 from clusters.engines.process.environment import environment, placement
@@ -50,7 +50,10 @@ def check(config: Config, spec: LaunchSpec, attempt: Attempt) -> None:
         raise LaunchRejected("DoesNotFit", f"Not every node was given its {spec.gpus_per_node} GPUs.")
     if shutil.which("bash", path=config.path) is None:
         raise LaunchRejected("LaunchRejected", f"There is no bash in the cluster's path ({config.path}).")
-    texts = {f"The variable {name}": f"{name}={value}" for name, value in spec.env.items()}
+    texts = {
+        f"The variable {name}": f"{name}={value}"
+        for name, value in (*spec.env.items(), *spec.secrets.items())
+    }
     for what, text in {"The command": spec.command, **texts}.items():
         if "\0" in text:
             raise LaunchRejected("InvalidConfig", f"{what} holds a NUL byte, which no process can be given.")
@@ -120,7 +123,7 @@ def _fill(
         "prepared_at": datetime.now(UTC).isoformat(),
     }
     write_json(str(fresh.record), record)
-    _mount_files(spec, fresh)
+    _mount_files(spec, fresh, attempt)
     for rank in range(spec.nodes):
         tmp = cluster.temporary(port, rank)
         shutil.rmtree(tmp, ignore_errors=True)  # Of an attempt that had this port and died half way.
@@ -143,13 +146,13 @@ def _closed_ancestor(cluster: Cluster, uid: int | None) -> Path | None:
     return closed
 
 
-def _mount_files(spec: LaunchSpec, fresh: Attempt) -> None:
+def _mount_files(spec: LaunchSpec, fresh: Attempt, attempt: Attempt) -> None:
     for file in spec.files:
         path = fresh.mounted(file.path)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as opened:
-                opened.write(file.content)
+                opened.write(placed_content(file, lambda path: str(attempt.mounted(path))))
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise LaunchRejected("InvalidConfig", f"Two files are to be mounted at {file.path}.") from None
         path.chmod(file.mode & 0o700)  # The rank's alone, whatever others might have been allowed.

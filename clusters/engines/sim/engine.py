@@ -22,6 +22,7 @@ from clusters.engines.base import (
     LogChunk,
     NodeCapacity,
     Observation,
+    file_variables,
     rank_environment,
 )
 from clusters.engines.sim import faults, script
@@ -334,7 +335,8 @@ def _environment(spec: LaunchSpec, key: str, places: tuple[Place, ...], rank: in
     gpus = ",".join(map(str, places[rank].gpus))
     found = {
         **spec.env,
-        **{file.variable: file.path for file in spec.files if file.variable},
+        **dict.fromkeys(spec.secrets, "***"),  # The journal is a file that stays.
+        **file_variables(spec.files, lambda path: path),
         "CUDA_VISIBLE_DEVICES": gpus,
         "NVIDIA_VISIBLE_DEVICES": gpus or "void",
         **rank_environment(spec, rank, master_addr=places[0].node, master_port=MASTER_PORT),

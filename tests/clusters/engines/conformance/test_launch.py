@@ -111,8 +111,8 @@ async def test_what_another_run_holds_is_not_given_out_twice(world: World) -> No
 @pytest.mark.needs(Can.FILES)
 async def test_mounted_files_are_where_their_variables_say(world: World) -> None:
     files = (
-        MountedFile("/mnt/config/parameters.yaml", b"a: 1\n", variable="PARAMETERS"),
-        MountedFile("/secrets/key", b"\0\xff", mode=0o755, variable="KEY"),
+        MountedFile("/mnt/config/parameters.yaml", b"a: 1\n", variables={"PARAMETERS": "{path}"}),
+        MountedFile("/secrets/key", b"\0\xff", mode=0o755, variables={"KEY": "{path}"}),
     )
     handle = await world.launch(Of(shell="cat $PARAMETERS $KEY"), files=files)
     assert await world.logs(handle) == b"a: 1\n\0\xff"

@@ -45,7 +45,7 @@ async def _accounts(world: World) -> None:
 
 
 async def test_a_rank_cannot_read_what_is_the_platforms_or_anothers(world: World) -> None:
-    files = (MountedFile("/secret", b"s", variable="SECRET"),)
+    files = (MountedFile("/secret", b"s", variables={"SECRET": "{path}"}),)
     other = await world.launch("echo private > note; chmod 777 . note; touch ready; sleep 1000", files=files)
     await world.running(other)
     attempt = world.attempt(other)
@@ -83,7 +83,7 @@ async def test_below_a_closed_folder_ranks_reach_their_own_folders_and_nothing_e
     tmp_path.chmod(0o711)
     world = World(closed / "cluster")
     try:
-        files = (MountedFile("/etc/a.yaml", b"a: 1\n", variable="FILE"),)
+        files = (MountedFile("/etc/a.yaml", b"a: 1\n", variables={"FILE": "{path}"}),)
         command = (
             "pwd; cat $FILE; echo x > $HOME/x && cat $HOME/x; echo t > $TMPDIR/t; cat $0/platform; ls $0"
         )

@@ -86,8 +86,8 @@ async def test_signals_limits_and_session_are_clean(world: World) -> None:
 
 async def test_mounted_files_are_found_by_their_variables(world: World) -> None:
     files = (
-        MountedFile("/mnt/config/parameters.yaml", b"a: 1\n", variable="PARAMETERS"),
-        MountedFile("/secrets/key", b"\0\xff", mode=0o755, variable="KEY"),
+        MountedFile("/mnt/config/parameters.yaml", b"a: 1\n", variables={"PARAMETERS": "{path}"}),
+        MountedFile("/secrets/key", b"\0\xff", mode=0o755, variables={"KEY": "{path}"}),
     )
     handle = await world.launch("cat $PARAMETERS; stat -c %a $PARAMETERS $KEY; cat $KEY", files=files)
     assert await world.logs(handle) == b"a: 1\n400\n700\n\0\xff"
