@@ -3,7 +3,18 @@ from __future__ import annotations
 from django.urls import path
 from django.views.generic import RedirectView
 
-from runs.views import actions, clusters, detail, editor, listing, log_files, log_lines, logs, reasons
+from runs.views import (
+    actions,
+    clusters,
+    detail,
+    editor,
+    listing,
+    log_files,
+    log_lines,
+    logs,
+    reasons,
+    terminal,
+)
 
 app_name = "runs"
 _LOG = "runs/<str:name>/log/<int:attempt>/<int:rank>/<str:stream>"
@@ -18,6 +29,7 @@ urlpatterns = [
     path("runs/<str:name>/restart", actions.restart, name="restart"),
     path("runs/<str:name>/delete", actions.delete, name="delete"),
     path("runs/<str:name>/clone", editor.clone, name="clone"),
+    path("runs/<str:name>/terminal", terminal.show, name="terminal"),
     # /runs/<name>/log/<attempt>
     path("runs/<str:name>/log/<int:attempt>/state", log_lines.state, name="log-state"),
     path("runs/<str:name>/log/<int:attempt>/zip", log_files.archive, name="log-zip"),

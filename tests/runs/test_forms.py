@@ -406,7 +406,7 @@ def test_an_interactive_run_obeys_the_same_rules() -> None:
     for wrong, field in (
         ({"runName": "A B"}, "runName"),
         ({"compute": {"gpuz": 1}}, "did you mean gpus"),
-        ([], ""),
+        ([], "must be an object"),
     ):
         with pytest.raises(Refused, match=field):
             parse_interactive_input(wrong, 60)

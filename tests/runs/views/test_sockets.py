@@ -15,7 +15,7 @@ from runs.logs import store
 from runs.models import LogStream
 from teams.queries import Caller
 from tests.runs.views.pages import TO_RUNNING, as_if, browser
-from tests.world import World, make_run
+from tests.world import World, drive, make_run
 
 DATA = b"one\ntwo\nthree\n"
 
@@ -135,3 +135,34 @@ async def test_changes_of_one_run(world: World) -> None:
     await sync_to_async(commands.stop)(world.ada, run)
     assert list((await told(socket))["runs"]) == [str(run.pk)]
     await left(socket)
+
+
+async def test_a_terminal_is_for_those_who_may_change_the_run(world: World) -> None:
+    run = await sync_to_async(make_run)(world.ada)
+    for caller, code in ((world.olaf, 4404), (world.vera, 4404), (world.bob, 4404), (None, 4401)):
+        assert await everything(await opened(f"/ws/terminal/{run.name}/0", caller)) == [code]
+    assert await opened(f"/ws/terminal/{run.name}/0", world.ada, origin="https://evil.example") is None
+
+
+async def test_a_terminal_in_a_page_opens_says_so_and_says_its_end(world: World) -> None:
+    run = await sync_to_async(make_run)(world.ada, "while :; do read -t 0.05 <> <(:); done")
+    early = await opened(f"/ws/terminal/{run.name}/0", world.ada)
+    await early.send_input({"type": "websocket.receive", "text": '{"columns": 90, "lines": 30}'})
+    assert await everything(early) == [
+        {"ended": f"Run {run.name} is PENDING; a terminal opens while it is RUNNING.", "again": False}, 1000,
+    ]  # fmt: skip
+    await sync_to_async(drive)(run, "RUNNING")
+    socket = await opened(f"/ws/terminal/{run.name}/0", world.max)
+    await socket.send_input({"type": "websocket.receive", "text": '{"columns": 90, "lines": 30}'})
+    assert await told(socket) == {"open": True}
+    await socket.send_input({"type": "websocket.receive", "bytes": b"stty size; exit 4\r"})
+    shown, end, code = b"", {}, 0
+    for message in await everything(socket):
+        if isinstance(message, bytes):
+            shown += message
+        elif isinstance(message, dict):
+            end = message
+        else:
+            code = message
+    assert b"30 90" in shown
+    assert (end, code) == ({"ended": "The command ended with exit code 4.", "again": True}, 1000)
