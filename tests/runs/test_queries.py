@@ -15,8 +15,8 @@ from runs.control.place import place
 from runs.lifecycle import create_next_attempt
 from runs.models import Attempt, Run
 from runs.states import Priority, Reason, Status
-from tests.runs.views.pages import TO_FAILED, TO_RUNNING, as_if
-from tests.world import World, latest, make_run
+from tests.runs.views.pages import TO_FAILED, as_if
+from tests.world import World, drive, latest, make_run
 
 A_MOMENT = timedelta(seconds=1)
 
@@ -62,9 +62,8 @@ def test_places_cost_the_same_for_one_as_for_many(world: World) -> None:
 
 
 def test_who_waits_is_told_what_for_behind_whom_and_where(world: World) -> None:
-    blocker = make_run(world.ada, nodes=8)
-    as_if(blocker, *TO_RUNNING)
-    Cluster.objects.update(capacity={})
+    blocker = make_run(world.ada, "sleep 60", nodes=8)
+    drive(blocker, "RUNNING")
     first, second = make_run(world.ada, name="first", nodes=2), make_run(world.ada, nodes=3)
     queued(first), queued(second)
     place(world.cluster.pk)
