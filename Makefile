@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 MANAGE := $(RUN) manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up start stop status admin-password doctor test check fix demo bench chaos docs
+.PHONY: help setup setup-dev up start stop status admin-password rotate-key doctor test check fix demo bench chaos docs
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ doctor: setup ## Check everything and say what to do about what is wrong
 
 admin-password: setup ## Set and print a new admin password
 	@exec $(MANAGE) admin_password
+
+rotate-key: setup ## Make a new master key and seal everything under it; runs go on
+	@exec $(MANAGE) rotate_key $(ARGS)
 
 test: setup-dev ## Set up and run all tests, with a real PostgreSQL, Valkey and Chromium
 	@RUNYARD_CHROMIUM="$$($(PYTHON) tools/chromium.py)" && export RUNYARD_CHROMIUM && \

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,49 @@ def master_keyring(path: Path) -> MultiFernet:
     """The master keys in a file, one a line, newest first; the file is made if it is not there."""
     load_or_create_key(path)
     return MultiFernet([Fernet(line) for line in path.read_text().split()])
+
+
+def add_master_key(path: Path) -> None:
+    """Put a new key before those in the file: from now on it seals, and all of them open."""
+    existing_keyring(path)
+    _replace(path, [Fernet.generate_key().decode(), *path.read_text().split()])
+
+
+def drop_old_master_keys(path: Path) -> None:
+    """Leave the newest key alone in the file. What is still sealed under another opens no more."""
+    _replace(path, path.read_text().split()[:1])
+
+
+def rewrap(path: Path, data_key: str) -> str | None:
+    """A sealed data key, sealed under the newest master key instead; None if it is that already.
+
+    Raises `Broken` if no key in the file opens it.
+    """
+    try:
+        Fernet(path.read_text().split()[0]).decrypt(data_key.encode())
+    except InvalidToken:
+        pass
+    else:
+        return None
+    try:
+        return existing_keyring(path).rotate(data_key.encode()).decode()
+    except InvalidToken:
+        raise Broken("no master key in the key file opens the data key") from None
+
+
+def _replace(path: Path, keys: Sequence[str]) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write("\n".join(keys) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def existing_keyring(path: Path) -> MultiFernet:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from cryptography.fernet import MultiFernet
+from django.conf import settings
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from teams.crypto import hash_api_key
+from teams.crypto import Broken, existing_keyring, hash_api_key
 from teams.models import APIKey, Membership, Secret, Team, User
 from teams.states import MAY, NEEDS, Action, Role
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,16 @@ def bound_to(secret: Secret) -> dict[str, Any]:
         "metadata": secret.metadata,
         "version": secret.version,
     }
+
+
+def with_keys(team_id: UUID, work: Callable[[MultiFernet, str], T]) -> T:
+    """Do something with the master keys and a team's data key. Once more if that fails: the master key may
+    have been rotated between the two looks. Raises `crypto.Broken`."""
+    for last in (False, True):
+        ring = existing_keyring(settings.MASTER_KEY_FILE)
+        try:
+            return work(ring, Team.objects.values_list("data_key", flat=True).get(pk=team_id))
+        except Broken:
+            if last:
+                raise
+    raise AssertionError

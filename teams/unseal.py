@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from cryptography.fernet import MultiFernet
-from django.conf import settings
 from django.db.models.functions import Now
 
 from teams import crypto
-from teams.models import Secret, Team
-from teams.queries import bound_to, secrets_for_runs
+from teams.models import Secret
+from teams.queries import bound_to, secrets_for_runs, with_keys
 from teams.states import SecretKind
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def for_run(team_id: UUID, owner_id: UUID) -> list[Opened]:
     if not rows:
         return []
     try:
-        return _patiently(team_id, lambda ring, key: [_open(row, ring, key) for row in rows])
+        return with_keys(team_id, lambda ring, key: [_open(row, ring, key) for row in rows])
     except crypto.Broken as problem:
         raise CannotOpen(f"The secrets cannot be opened: {problem}.") from None
 
@@ -59,7 +56,7 @@ def note_use(secret_ids: Sequence[UUID], run_name: str) -> None:
 def open_secret(row: Secret) -> Opened:
     """Raises `CannotOpen`."""
     try:
-        return _patiently(row.team_id, lambda ring, key: _open(row, ring, key))
+        return with_keys(row.team_id, lambda ring, key: _open(row, ring, key))
     except crypto.Broken as problem:
         raise CannotOpen(f"The secret {row.name} cannot be opened: {problem}.") from None
 
@@ -75,7 +72,7 @@ def _open(row: Secret, ring: MultiFernet, data_key: str) -> Opened:
 def seal_for(team_id: UUID, value: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
     """Seal something of the platform's own under a team's data key. Raises `CannotOpen`."""
     try:
-        return _patiently(team_id, lambda ring, key: crypto.seal(ring, key, value, bound))
+        return with_keys(team_id, lambda ring, key: crypto.seal(ring, key, value, bound))
     except crypto.Broken as problem:
         raise CannotOpen(f"Nothing can be sealed for the team: {problem}.") from None
 
@@ -83,19 +80,6 @@ def seal_for(team_id: UUID, value: Mapping[str, Any], bound: Mapping[str, Any]) 
 def open_for(team_id: UUID, sealed: str, bound: Mapping[str, Any]) -> dict[str, Any]:
     """Open what `seal_for` has sealed. Raises `CannotOpen`."""
     try:
-        return _patiently(team_id, lambda ring, key: crypto.unseal(ring, key, sealed, bound))
+        return with_keys(team_id, lambda ring, key: crypto.unseal(ring, key, sealed, bound))
     except crypto.Broken as problem:
         raise CannotOpen(f"What was sealed for the team cannot be opened: {problem}.") from None
-
-
-def _patiently(team_id: UUID, work: Callable[[MultiFernet, str], T]) -> T:
-    """Do something with the master keys and a team's data key. Once more if that fails: the master key may
-    have been rotated between the two looks (the key file first, then the row)."""
-    for last in (False, True):
-        ring = crypto.existing_keyring(settings.MASTER_KEY_FILE)
-        try:
-            return work(ring, Team.objects.values_list("data_key", flat=True).get(pk=team_id))
-        except crypto.Broken:
-            if last:
-                raise
-    raise AssertionError

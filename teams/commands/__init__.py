@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from teams.commands.keys import rotate_master_key
 from teams.commands.people import (
     add_member,
     create_api_key,
@@ -22,5 +23,6 @@ __all__ = [
     "create_user",
     "delete_secrets",
     "revoke_api_key",
+    "rotate_master_key",
     "rotate_secret",
 ]

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from teams import audit
+from teams.commands.keys import keep_master_key
 from teams.commands.refused import Refused
 from teams.crypto import hash_api_key, master_keyring, new_api_key, new_data_key
 from teams.models import APIKey, Membership, Team, User
@@ -19,6 +20,7 @@ from teams.states import Action, Role, Scope
 
 @transaction.atomic
 def create_team(name: str) -> Team:
+    keep_master_key()
     ring = master_keyring(settings.MASTER_KEY_FILE)
     team = Team.objects.create(name=name, data_key=new_data_key(ring))
     audit.record(None, "team.created", name, team_id=team.pk)

@@ -11,14 +11,13 @@ from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
 from teams import audit, crypto
 from teams.commands.refused import Refused
 from teams.models import Membership, Secret, Team, User
-from teams.queries import Caller, bound_to
+from teams.queries import Caller, bound_to, with_keys
 from teams.states import SHAPES, Action, SecretKind, is_short
 
 MOST_SECRETS = 500
@@ -177,10 +176,8 @@ def _said(secret: Secret) -> dict[str, Any]:
 
 
 def _seal(secret: Secret, value: Mapping[str, str]) -> str:
-    data_key = Team.objects.values_list("data_key", flat=True).get(pk=secret.team_id)
     try:
-        ring = crypto.existing_keyring(settings.MASTER_KEY_FILE)
-        return crypto.seal(ring, data_key, value, bound_to(secret))
+        return with_keys(secret.team_id, lambda ring, key: crypto.seal(ring, key, value, bound_to(secret)))
     except crypto.Broken as problem:
         raise Refused(f"No secret can be kept now: {problem}. An admin has to see to it.", code=500) from None
 
