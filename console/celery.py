@@ -58,6 +58,7 @@ app.conf.update(
             "schedule": 600.0,
             "options": {"expires": 600},
         },
+        "runs.purge": {"task": "runs.purge", "schedule": 300.0, "options": {"expires": 300}},
         "clusters.probe": {"task": "clusters.probe", "schedule": 10.0, "options": {"expires": 20}},
     },
 )

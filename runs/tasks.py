@@ -8,6 +8,7 @@ from celery import shared_task
 
 from clusters.models import Cluster
 from runs import commands, wake
+from runs.control import purge as purging
 from runs.control.place import place as go_down_the_queue
 from runs.control.reconcile import reconcile as reconcile_run
 from runs.control.sweep import sweep_cluster as sweep_one
@@ -38,3 +39,9 @@ def sweep_cluster(cluster_id: str) -> None:
 @shared_task(name="runs.forget_submissions")
 def forget_submissions() -> None:
     commands.forget_submissions()
+
+
+@shared_task(name="runs.purge")
+def purge() -> None:
+    if purging.purge() == purging.AT_ONCE:
+        wake.ring("runs.purge")

@@ -28,6 +28,7 @@ urlpatterns = [
     path("runs/<str:name>/stop", actions.stop, name="stop"),
     path("runs/<str:name>/restart", actions.restart, name="restart"),
     path("runs/<str:name>/delete", actions.delete, name="delete"),
+    path("runs/<str:name>/undelete", actions.undelete, name="undelete"),
     path("runs/<str:name>/clone", editor.clone, name="clone"),
     path("runs/<str:name>/terminal", terminal.show, name="terminal"),
     # /runs/<name>/log/<attempt>

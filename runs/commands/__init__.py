@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from runs.commands.asked import Asked, forget_submissions, once
 from runs.commands.change import (
+    LONGEST_HOURS,
     MOST_METADATA,
     UPDATABLE,
     delete,
@@ -20,6 +21,7 @@ from runs.commands.system import expired, preempt
 from runs.commands.terminal import Visit, enter, leave, may_stay
 
 __all__ = [
+    "LONGEST_HOURS",
     "MOST_METADATA",
     "RECONCILE",
     "UPDATABLE",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -101,24 +103,27 @@ def delete(caller: Caller, run: Run) -> None:
 
 
 def undelete(caller: Caller, run: Run) -> None:
-    """Bring a deleted run back, as it ended, while its logs are kept. Idempotent. Raises `Refused` after that."""
+    """Bring a deleted run back, as it ended, for `RUNYARD_UNDELETE_HOURS`. Idempotent. Raises `Refused` after that."""
     _must_change(caller, run)
     with transaction.atomic():
-        back = Run.objects.filter(pk=run.pk, deleted_at__isnull=False, purged_at=None)
+        since = Now() - timedelta(hours=settings.RUNYARD_UNDELETE_HOURS)
+        back = Run.objects.filter(pk=run.pk, deleted_at__gt=since, purged_at=None)
         if back.update(deleted_at=None, updated_at=Now()):
             RunEvent.objects.create(run=run, type="UNDELETED", actor=caller.user.email)
             audit.record(caller, "run.undeleted", run.name, team_id=run.team_id)
             wake.run_changed(run.pk, run.team_id, run.status)
         elif Run.objects.filter(pk=run.pk, deleted_at__isnull=False).exists():
             raise Refused(
-                f"Run {run.name} was deleted more than {settings.RUNYARD_UNDELETE_HOURS} hours ago: its logs and "
-                "texts are gone.",
+                f"Run {run.name} was deleted more than {settings.RUNYARD_UNDELETE_HOURS} hours ago; its logs and "
+                "texts are removed after that. Its row stays, as a record.",
                 code=409,
                 field="name",
             )
     run.refresh_from_db()
 
 
+LONGEST_HOURS = 24 * 366 * 10
+"""What `max_duration` may be at the most."""
 UPDATABLE = ("preemptible", "priority", "max_retries", "retry_on_system_failure", "max_duration_seconds")
 
 
@@ -140,10 +145,16 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
         columns |= {"priority": priority, "priority_order": priority.order}
     if changes.get("max_retries", 0) < 0:
         raise Refused("maxRetries: must be 0 or more", field="maxRetries")
-    if changes.get("max_duration_seconds", 1) <= 0:
-        raise Refused("maxDurationSeconds: must be more than 0", field="maxDurationSeconds")
+    longest = LONGEST_HOURS * 3600
+    if not 0 < changes.get("max_duration_seconds", 1) <= longest:
+        raise Refused(
+            f"maxDurationSeconds: must be more than 0 and at most {longest}", field="maxDurationSeconds"
+        )
     if not columns:
-        return
+        names = "preemptible, priority, maxRetries, retryOnSystemFailure, maxDurationSeconds"
+        raise Refused(
+            f"updateRunData: says nothing to change; name at least one of {names}", field="updateRunData"
+        )
     with transaction.atomic():
         if "priority_order" in columns:
             # The attempt before the run, as the loop does: the other way round the two could deadlock.
@@ -152,10 +163,10 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
             )
         changed = Run.objects.filter(pk=run.pk, deleted_at=None).exclude(status__in=TERMINAL)
         if not changed.update(**columns, updated_at=Now()):
+            now = Run.objects.only("status", "deleted_at").get(pk=run.pk)
+            state = "deleted" if now.deleted_at else now.status
             raise Refused(
-                f"Run {run.name} has ended or is deleted; only a live run can be updated.",
-                code=409,
-                field="status",
+                f"Run {run.name} is {state}; only a live run can be updated.", code=409, field="status"
             )
         audit.record(caller, "run.updated", run.name, team_id=run.team_id, **changes)
         RunEvent.objects.create(run=run, type="UPDATED", actor=caller.user.email, data=dict(changes))
@@ -173,6 +184,8 @@ MOST_METADATA = 200
 def merge_metadata(caller: Caller, run: Run, metadata: Mapping[str, Any]) -> None:
     """Set those keys of a run's metadata and leave the others. Raises `Refused` with nothing changed."""
     _must_change(caller, run)
+    if run.purged_at is not None:
+        raise Refused(f"Run {run.name} is deleted for good; nothing can be noted of it any more.", code=409)
     with transaction.atomic():
         # Several ranks may write at the same time: each merges into what the one before has written.
         spec = RunSpec.objects.select_for_update().get(run=run)
@@ -198,12 +211,15 @@ def _must_change(caller: Caller, run: Run) -> None:
 
 
 def selected(caller: Caller, names: Sequence[str] | None, filters: queries.RunFilters) -> list[Run]:
-    """The runs that a mutation by filter means. Refuses an empty filter: it would mean everything."""
+    """The runs that a mutation by filter means, deleted ones too: each command knows what to say of those.
+
+    Refuses an empty filter: it would mean everything.
+    """
     if not names:
         raise Refused(
             "filters.name.in: name at least one run; an empty filter would mean all of them.", field="filters"
         )
-    runs = queries.matching(queries.visible_to(caller), filters)
+    runs = queries.matching(queries.visible_to(caller), replace(filters, include_deleted=True))
     found = list(queries.with_names(runs).order_by("-created_at", "-id")[: queries.MOST])
     missing = sorted(set(names) - {run.name for run in found})
     if missing:

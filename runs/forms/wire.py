@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runs.commands import MOST_METADATA, Compute, RunRequest
+from runs.commands import LONGEST_HOURS, MOST_METADATA, Compute, RunRequest
 from runs.forms.plain import MOST_BYTES, PlainError, plain
 from runs.states import PRIORITY_NAMES, Priority, RunType
 from teams.commands import Refused
@@ -24,7 +24,6 @@ NAME_LENGTH = 56
 ARGUMENT_BYTES = 128 * 1024
 """The longest single argument or NAME=value that Linux hands to a program, its NUL included."""
 METADATA_KEY_LENGTH, METADATA_VALUE_BYTES = 200, 100_000
-LONGEST_HOURS = 24 * 366 * 10
 INTERACTIVE = {"runName": "interactive", "image": "mosaicml/pytorch", "command": "sleep infinity"}
 """What an interactive run is where its author does not say (mapi §4.8): it only has to be there."""
 INTERACTIVE_SECONDS = 8 * 3600

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
+from django.conf import settings
+
 from runs import queries
 from runs.graphql.inputs import GetRunLogsInput
 from runs.graphql.types import LogChunk
@@ -96,7 +98,7 @@ class _Place:
 
 @in_any_thread
 def _look(run_id: UUID, index: int | None, wanted: GetRunLogsInput) -> _Place:
-    attempts = Attempt.objects.filter(run=run_id).order_by("-index")
+    attempts = Attempt.objects.filter(run=run_id).select_related("run").order_by("-index")
     attempt = attempts.first() if index is None else attempts.filter(index=index).first()
     # Read after the attempt: if that has failed, the retry that was made with it is seen too.
     latest = attempts.values_list("index", flat=True)[0]
@@ -104,6 +106,13 @@ def _look(run_id: UUID, index: int | None, wanted: GetRunLogsInput) -> _Place:
         there = "0 only" if latest == 0 else f"0 to {latest}"
         raise Refused(f"Run {wanted.name} has no resumption {index}: there is {there}.", code=404)
     status = Status(attempt.status)
+    if attempt.run.purged_at is not None:
+        raise Refused(
+            f"The logs of run {wanted.name} are gone: it was deleted on {attempt.run.deleted_at:%Y-%m-%d %H:%M} UTC and "
+            f"could be brought back for {settings.RUNYARD_UNDELETE_HOURS} hours.",
+            code=404,
+            field="name",
+        )
     why = f"Run {wanted.name} has no log yet: it is {status}."
     if status.terminal:
         why = (

@@ -37,6 +37,8 @@ _EVENTS = {
     "STOPPED": "Run stopped",
     "FAILED": "Run failed",
     "DELETED": "Run deleted",
+    "UNDELETED": "Run brought back",
+    "PURGED": "Logs and texts of the deleted run removed",
 }
 """What to say where an event says nothing; in the order of those that happened at one moment."""
 _ORDER = list(_EVENTS)

@@ -15,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
@@ -65,10 +67,19 @@ class Location:
 
 
 def location(stream: LogStream) -> Location:
-    attempt = str(stream.attempt_id)
     if not _NAME.fullmatch(stream.name):
         raise ValueError(f"stream name {stream.name!r}")
-    return Location(Path(settings.LOG_ROOT) / attempt[:2] / attempt / f"{stream.rank}-{stream.name}")
+    return Location(_folder(stream.attempt_id) / f"{stream.rank}-{stream.name}")
+
+
+def _folder(attempt: UUID) -> Path:
+    return Path(settings.LOG_ROOT) / str(attempt)[:2] / str(attempt)
+
+
+def remove(attempt: UUID) -> None:
+    """Remove all that an attempt's ranks ever wrote. Silent if nothing is there."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(_folder(attempt))
 
 
 def read(where: Location, offset: int, limit: int, committed: int) -> bytes:

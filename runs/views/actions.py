@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.template.response import TemplateResponse
@@ -49,8 +50,20 @@ def delete(request: PageRequest, name: str) -> HttpResponse:
     run = get_run(request, name)
     if not _carried_out(request, run, lambda: commands.delete(request.caller, run)):
         return redirect(request, _page_of(run))
-    messages.success(request, f"{run.name} is deleted. “Show deleted” in the filters still finds it.")
+    messages.success(
+        request,
+        f"{run.name} is deleted. For {settings.RUNYARD_UNDELETE_HOURS} hours its page can bring it back.",
+    )
     return redirect(request, reverse("runs:list"))
+
+
+@require_POST
+@page
+def undelete(request: PageRequest, name: str) -> HttpResponse:
+    run = get_run(request, name)
+    if _carried_out(request, run, lambda: commands.undelete(request.caller, run)):
+        messages.success(request, f"{run.name} is back.")
+    return redirect(request, _page_of(run))
 
 
 def _carried_out(request: PageRequest, run: Run, command: Callable[[], object]) -> bool:

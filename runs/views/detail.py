@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -77,6 +78,8 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "pinned": "attempt" in request.GET,
         "live": is_latest and run.status not in TERMINAL,
         "stopping": run.desired == Desired.STOPPED and run.status not in TERMINAL,
+        "undelete_hours": settings.RUNYARD_UNDELETE_HOURS,
+        "back_until": _back_until(run, now),
         "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
         "place": place,
         "behind": place.behind(request.caller.team_ids) if place else "",
@@ -100,6 +103,14 @@ def _stream(stream: LogStream, ranks: Sequence[NodeState]) -> dict[str, Any]:
     if rank and rank.exit_code is not None:
         state = "done" if rank.exit_code == 0 else ("stopped" if rank.stopped else "failed")
     return {"row": stream, "state": state or "waiting", "several": stream.name != "MAIN"}
+
+
+def _back_until(run: Run, now: datetime) -> datetime | None:
+    """Until when a deleted run can be brought back; None if it cannot, or need not."""
+    if run.deleted_at is None:
+        return None
+    until = run.deleted_at + timedelta(hours=settings.RUNYARD_UNDELETE_HOURS)
+    return until if until > now and run.purged_at is None else None
 
 
 def _gpu_time(attempts: Sequence[Attempt], now: datetime) -> timedelta:

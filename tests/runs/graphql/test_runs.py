@@ -156,7 +156,7 @@ def test_a_deleted_run_is_found_only_when_asked_for(ada: API) -> None:
     assert deleted["isDeleted"]
     assert ada.names() == []
     assert ada.names(includeDeleted=True) == [name]
-    refused(404, "Could not find run", lambda: ada.change("startRuns", name))
+    refused(409, "is deleted; bring it back first", lambda: ada.change("startRuns", name))
 
 
 def test_an_empty_filter_changes_nothing(ada: API, world: World) -> None:
