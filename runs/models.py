@@ -270,6 +270,20 @@ class SealedValues(models.Model):
         return f"sealed values of {self.attempt_id}"
 
 
+class RunToken(models.Model):
+    """By which an attempt acts for its run; only the SHA-256 is kept. It counts while the attempt is live.
+
+    An attempt may have several: a launch whose answer was lost is repeated, with a token of its own.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="tokens")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+
+    def __str__(self) -> str:
+        return f"token of {self.attempt_id}"
+
+
 class LifecycleEntry(models.Model):
     """One status that an attempt entered. Rows of an attempt join without gap or overlap."""
 

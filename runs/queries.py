@@ -14,10 +14,11 @@ from django.db.models.functions import Now, RowNumber
 
 from clusters.models import Cluster
 from clusters.states import CPU, STALE_AFTER, Sight, sight
-from runs.models import Attempt, LogStream, Run
+from runs.models import Attempt, LogStream, Run, RunToken
 from runs.states import HOLDING, LIVE, TERMINAL, WAITING, Desired, Priority, Status
-from teams.models import User
-from teams.queries import Caller
+from teams.crypto import hash_api_key
+from teams.models import Membership, User
+from teams.queries import Caller, key_is_live
 
 PAGE = 50
 MOST = 10_000
@@ -62,8 +63,37 @@ class BadCursor(ValueError):
 
 
 def visible_to(caller: Caller) -> QuerySet[Run]:
-    """All runs of the caller's teams, deleted ones too."""
-    return Run.objects.filter(team__in=caller.team_ids)
+    """All runs of the caller's teams, deleted ones too; to a run, itself and those that it submitted."""
+    runs = Run.objects.filter(team__in=caller.team_ids)
+    if caller.run is not None:
+        runs = runs.filter(Q(pk=caller.run) | Q(parent=caller.run))
+    return runs
+
+
+def caller_by_token(token: str) -> Caller | None:
+    """The run that holds this token, as its owner; None if it is unknown or its attempt has ended."""
+    row = _live_tokens().select_related("attempt__run__team", "attempt__run__creator")
+    found = row.filter(digest=hash_api_key(token)).first()
+    if found is None:
+        return None
+    run = found.attempt.run
+    caller = Caller(run.creator, run.team, run=run.pk, token=found.pk)
+    return caller if caller.roles else None
+
+
+def still_counts(caller: Caller) -> bool:
+    """Whether what a caller came in by counts still: a key, or a run's token. A session is minded elsewhere."""
+    if caller.key is not None:
+        return key_is_live(caller.key.pk)
+    if caller.token is not None:
+        member = Membership.objects.filter(user=caller.user, team=caller.team).exists()
+        return member and _live_tokens().filter(pk=caller.token).exists()
+    return True
+
+
+def _live_tokens() -> QuerySet[RunToken]:
+    live = RunToken.objects.filter(attempt__status__in=LIVE, attempt__run__creator__is_active=True)
+    return live.filter(attempt__run__deleted_at=None)
 
 
 def find(caller: Caller, name: str) -> Run | None:

@@ -18,5 +18,5 @@ def record(caller: Caller | None, action: str, target: str, *, team_id: UUID | N
         actor=caller.user.email if caller else "system",
         action=action,
         target=target[:300],
-        data=data,
+        data={**data, "by_run": str(caller.run)} if caller and caller.run else data,
     )

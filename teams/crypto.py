@@ -21,6 +21,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 API_KEY_PREFIX = "ryk_"
+RUN_TOKEN_PREFIX = "ryt_"
 
 
 class Broken(Exception):
@@ -147,6 +148,11 @@ def new_data_key(ring: MultiFernet) -> str:
 def new_api_key() -> str:
     """`ryk_` and 43 base64url characters of 32 random bytes: the 47 that the client's prompts ask for."""
     return API_KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_run_token() -> str:
+    """Like an API key, and known from one by its first letters."""
+    return RUN_TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_api_key(key: str) -> str:

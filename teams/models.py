@@ -59,6 +59,8 @@ class Team(models.Model):
     name = models.CharField(max_length=100, unique=True)
     data_key = models.TextField(editable=False)
     """Seals what the team keeps; itself sealed under the master key (`teams.crypto`)."""
+    runs_may_submit = models.BooleanField(default=True)
+    """Runs may submit further runs as their owner, with the token that each of them has."""
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="teams")
 

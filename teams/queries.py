@@ -16,14 +16,15 @@ from django.utils import timezone
 
 from teams.crypto import Broken, existing_keyring, hash_api_key
 from teams.models import APIKey, Membership, Secret, Team, User
-from teams.states import MAY, NEEDS, Action, Role
+from teams.states import MAY, NEEDS, RUN_MAY, Action, Role
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A person, through a session (`team` is None: all of their teams) or a key (that key's team).
+    """A person, through a session (`team` is None: all of their teams), a key (that key's team), or a run of
+    theirs (that run's team), which acts for itself by its token.
 
     Who may what is asked of `may`; the answer is from the memberships at the time the object was made.
     """
@@ -31,6 +32,10 @@ class Caller:
     user: User
     team: Team | None = None
     key: APIKey | None = None
+    run: UUID | None = None
+    """The run that acts: it sees and changes itself and what it submitted, and nothing else."""
+    token: UUID | None = None
+    """By which of its tokens."""
 
     @functools.cached_property
     def roles(self) -> dict[UUID, Role]:
@@ -47,6 +52,10 @@ class Caller:
     def may(self, action: Action, team_id: UUID) -> bool:
         role = self.roles.get(team_id)
         allowed = role is not None and action in MAY[role]
+        if self.run is not None:
+            allowed = allowed and action in RUN_MAY
+            if action is Action.SUBMIT:
+                allowed = allowed and Team.objects.filter(pk=team_id, runs_may_submit=True).exists()
         return allowed and (self.key is None or NEEDS[action] in self.key.scopes)
 
     def may_change(self, *, team_id: UUID, owner_id: UUID) -> bool:
@@ -95,13 +104,17 @@ def _note_use(key: APIKey) -> None:
 
 
 def people(caller: Caller) -> QuerySet[User]:
-    """Everybody in the caller's teams, by address."""
+    """Everybody in the caller's teams, by address; to a run, its owner alone."""
+    if caller.run is not None:
+        return User.objects.filter(pk=caller.user.pk)
     return User.objects.filter(memberships__team__in=caller.team_ids).distinct().order_by("email")
 
 
 def secrets_visible_to(caller: Caller) -> QuerySet[Secret]:
     """The names of one's own secrets and of those of one's teams; never a value."""
     theirs = Q(owner=caller.user) | Q(owner=None)
+    if caller.run is not None:
+        theirs = Q(pk=None)  # A run has its secrets; what others there are is not its business.
     rows = Secret.objects.filter(theirs, team__in=caller.team_ids).defer("sealed")
     return rows.select_related("team", "owner").order_by("name", "team__name")
 

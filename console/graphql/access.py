@@ -10,7 +10,9 @@ from channels.security.websocket import WebsocketDenier
 from django.db import DatabaseError
 
 from console.origin import is_foreign
+from runs.queries import caller_by_token
 from teams.commands import Refused
+from teams.crypto import RUN_TOKEN_PREFIX
 from teams.queries import Caller, caller_by_key
 
 
@@ -35,7 +37,11 @@ def authenticate(authorization: object) -> Caller:
             code=401,
         )
     # A digest is looked up, so whatever else was sent may be anything; it must be text all the same.
-    caller = caller_by_key(given) if given.isascii() else None
+    caller = None
+    if given.isascii():
+        caller = caller_by_token(given) if given.startswith(RUN_TOKEN_PREFIX) else caller_by_key(given)
+    if caller is None and given.startswith(RUN_TOKEN_PREFIX):
+        raise Refused("Invalid token: the attempt of the run that had it has ended.", code=401)
     if caller is None:
         raise Refused(
             "Invalid API key: it is unknown, expired or revoked, or its owner has left the team. Make a new "

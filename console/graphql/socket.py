@@ -25,9 +25,10 @@ from console.graphql.http import operation
 from console.origin import is_foreign
 from console.schema import schema
 from runs.forms.plain import MOST_BYTES
+from runs.queries import still_counts
 from teams.commands import Refused
 from teams.graphql import Context
-from teams.queries import Caller, key_is_live
+from teams.queries import Caller
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ older one for granted, whatever was agreed."""
 
 _in_any_thread = partial(database_sync_to_async, thread_sensitive=False)
 _authenticate = _in_any_thread(authenticate)
-_key_is_live = _in_any_thread(key_is_live)
+_still_counts = _in_any_thread(still_counts)
 
 
 class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -137,13 +138,13 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._say("connection_ack")
 
     async def _mind_key(self, caller: Caller) -> None:
-        """End everything within seconds of the key's end: revoked, expired, or its owner out of the team."""
-        assert caller.key is not None
+        """End everything within seconds of the key's end: revoked, expired, its run over, or its owner out of the
+        team."""
         live = True
         while live:
             await asyncio.sleep(CHECK_KEY_EVERY)
             with suppress(DatabaseError):  # not an answer: ask again
-                live = await _key_is_live(caller.key.pk)
+                live = await _still_counts(caller)
         self.caller = Refused("Your API key has been revoked or has expired.", code=401)
         for number, task in list(self.operations.items()):
             task.cancel()

@@ -85,7 +85,7 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
             name=f"{request.name}-{''.join(secrets.choice(SUFFIX_ALPHABET) for _ in range(6))}",
             team=team,
             creator=caller.user,
-            parent=queries.find(caller, request.parent_name) if request.parent_name else None,
+            parent=_parent(caller, request),
             run_type=request.run_type,
             image=request.image,
             cluster=cluster,
@@ -118,6 +118,13 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
             continue  # one in two thousand million suffixes: draw another
         return run
     raise Refused("No free name was found; submit again.", code=503)
+
+
+def _parent(caller: Caller, request: RunRequest) -> Run | None:
+    """What a run submits is its child, whatever it says."""
+    if caller.run is not None:
+        return Run.objects.get(pk=caller.run)
+    return queries.find(caller, request.parent_name) if request.parent_name else None
 
 
 def _choose_cluster(team: Team, name: str | None) -> Cluster:

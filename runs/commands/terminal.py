@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusters.engines.base import MAIN
 from runs import queries
@@ -62,7 +62,7 @@ def may_stay(visit: Visit) -> str:
     """Empty, or why it has to end: its attempt is over, or the right to it is gone."""
     if Attempt.objects.values_list("status", flat=True).get(pk=visit.attempt.pk) in TERMINAL:
         return f"Run {visit.run.name} has ended."
-    caller = Caller(visit.caller.user, visit.caller.team, visit.caller.key)  # Its roles are of now.
+    caller = replace(visit.caller)  # Its roles are of now.
     if not caller.may_change(team_id=visit.run.team_id, owner_id=visit.run.creator_id):
         return f"You may not use run {visit.run.name} any more."
     return ""

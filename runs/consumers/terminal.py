@@ -23,10 +23,11 @@ from clusters.connect import connect
 from clusters.engines.base import MAIN, TIMEOUTS, AttachRefused, Duplex, EngineUnavailable, Handle
 from runs import commands
 from runs.commands import Visit
+from runs.queries import still_counts
 from runs.states import Status
 from runs.wake import hub
 from teams.commands import Refused
-from teams.queries import Caller, key_is_live
+from teams.queries import Caller
 
 log = structlog.get_logger(__name__)
 
@@ -191,7 +192,6 @@ def _handle(visit: Visit) -> Handle:
 
 
 def _why_not(visit: Visit) -> str:
-    key = visit.caller.key
-    if key is not None and not key_is_live(key.pk):
+    if not still_counts(visit.caller):
         return "Your API key has been revoked or has expired."
     return commands.may_stay(visit)

@@ -251,6 +251,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             call("cleanup", engine.cleanup(handle_of(attempt)))
             failpoints.reached("cleanup.answered")
             unseal.forget(attempt.pk)
+            attempt.tokens.all().delete()
             Attempt.objects.filter(pk=attempt.pk, lease_token=token).update(
                 cleaned_at=Now(), lease_until=None
             )

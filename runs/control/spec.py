@@ -9,21 +9,25 @@ from clusters.engines.base import LaunchSpec, MountedFile
 from runs import unseal
 from runs.control.inject import inject
 from runs.control.place import placements_of
-from runs.models import Attempt
+from runs.models import Attempt, RunToken
+from teams.crypto import hash_api_key, new_run_token
 from teams.unseal import for_run, note_use
 
 PARAMETERS_PATH = "/mnt/config/parameters.yaml"
+TOKEN_PATH = "/mnt/config/access_token"
 
 
 def launch_spec(attempt: Attempt) -> LaunchSpec:
     """Everything that the engine needs, by mapi §4.7, secrets opened: for the launch, and for nothing else.
 
     Of a variable the platform's value wins, then a secret's, then the run's own. What the attempt's logs
-    may not show is remembered first. Raises `teams.unseal.CannotOpen`.
+    may not show is remembered first; a token of its own lets it act for its run. Raises `teams.unseal.CannotOpen`.
     """
     run, spec = attempt.run, attempt.run.spec
     injection = inject(for_run(run.team_id, run.creator_id))
-    unseal.remember(attempt, injection.needles())
+    token = new_run_token()
+    unseal.remember(attempt, [*injection.needles(), token])
+    RunToken.objects.create(attempt=attempt, digest=hash_api_key(token))
     note_use([one.id for one in injection.used], run.name)
     env = {
         "PYTHONUNBUFFERED": "1",
@@ -33,6 +37,8 @@ def launch_spec(attempt: Attempt) -> LaunchSpec:
         "RESUMPTION_INDEX": str(attempt.index),
         "MOSAICML_PLATFORM": "true",
         "MOSAICML_API_ENDPOINT": f"{settings.RUNYARD_URL}/graphql",
+        # Without it the client would show the token to the terminals of the platform that it was made for.
+        "MOSAICML_MINT_ENDPOINT": f"{settings.RUNYARD_URL.replace('http', 'ws', 1)}/v1/shell",
         "MCLI_DISABLE_UPGRADE_CHECK": "true",
     }
     parameters = yaml.safe_dump(spec.parameters, sort_keys=False, allow_unicode=True)
@@ -48,6 +54,7 @@ def launch_spec(attempt: Attempt) -> LaunchSpec:
         secrets=injection.variables,
         files=(
             MountedFile(PARAMETERS_PATH, parameters.encode(), 0o444, {"PARAMETERS": "{path}"}),
+            MountedFile(TOKEN_PATH, token.encode(), 0o400, {"MOSAICML_ACCESS_TOKEN_FILE": "{path}"}),
             *injection.files,
         ),
         pull_credentials=tuple(injection.pull_credentials),

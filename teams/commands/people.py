@@ -54,7 +54,7 @@ def create_api_key(
     """Make a key for the caller in one of their teams. The second value is the key: shown once, not kept."""
     if not caller.may(Action.READ, team.pk):
         raise Refused("You are not a member of that team.", code=404, field="team")
-    if caller.key is not None:
+    if caller.key is not None or caller.run is not None:
         raise Refused("A key cannot make further keys; log in to the console.", code=403)
     if not name.strip():
         raise Refused("Give the key a name by which you will know it again.", field="name")

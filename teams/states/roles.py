@@ -41,6 +41,9 @@ MAY: Mapping[Role, frozenset[Action]] = {
     Role.ADMIN: frozenset(Action),
 }
 
+RUN_MAY = frozenset({Action.READ, Action.SUBMIT, Action.CHANGE_OWN_RUN})
+"""The most that a run may do by its own token, whatever its owner may."""
+
 NEEDS: Mapping[Action, Scope] = {
     action: Scope.READ if action is Action.READ else Scope.WRITE for action in Action
 }
