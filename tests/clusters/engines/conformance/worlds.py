@@ -41,7 +41,7 @@ from tests.clusters.engines.conformance.steps import Step, as_bash, as_script
 
 T = TypeVar("T")
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds after which something that should have happened counts as not happening."""
 NODES, GPUS = 4, 8
 """What a world's cluster has: room for so many ranks at one time, and so many GPUs in all."""
