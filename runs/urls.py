@@ -11,6 +11,7 @@ from runs.views import (
     listing,
     log_files,
     log_lines,
+    log_search,
     logs,
     reasons,
     terminal,
@@ -41,6 +42,8 @@ urlpatterns = [
     path(f"{_LOG}/raw", log_files.raw, name="log-raw"),
     path(f"{_LOG}/lines", log_lines.lines, name="log-lines"),
     path(f"{_LOG}/lines/<int:number>", log_lines.line, name="log-line"),
+    path(f"{_LOG}/search", log_search.matches, name="log-search"),
+    path(f"{_LOG}/picked", log_search.picked, name="log-picked"),
     path(f"{_LOG}/wait", log_lines.wait, name="log-wait"),
     # /reasons
     path("reasons/", reasons.index, name="reasons"),

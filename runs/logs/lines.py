@@ -34,6 +34,8 @@ class Line:
     text: str
     more: int
     """Bytes of it that `text` does not show."""
+    tail: str
+    """Its last bytes, if `text` does not reach its end and it is written over and over (`\\r`): what a terminal shows."""
     mark: Mark | None
 
 
@@ -153,9 +155,27 @@ class Lines:
             text = cutter.feed(shown)
             if len(shown) == end - start:
                 text += cutter.finish()
-            lines.append(Line(number, start, end, text, end - start - cutter.offset, mark))
+            more = end - start - cutter.offset
+            tail = self._tail(start, end) if more and b"\r" in shown else ""
+            lines.append(Line(number, start, end, text, more, tail, mark))
             number += 1
         return lines
+
+    def _tail(self, start: int, end: int) -> str:
+        data = self._read(max(start, end - SHOWN), min(SHOWN, end - start))
+        return data[data.find(b"\r") + 1 :].decode(errors="replace")
+
+    def whole_lines(self, start: int, about: int, most: int) -> bytes:
+        """Bytes from the beginning of a line on to the end of one: some `about`; longer if a line is, up to `most`."""
+        data = self._read(start, about)
+        while start + len(data) < self.committed:
+            end = data.rfind(b"\n")
+            if end >= 0:
+                return data[: end + 1]
+            if len(data) >= most:
+                break
+            data += self._read(start + len(data), about)
+        return data
 
     def _read(self, offset: int, limit: int) -> bytes:
         return store.read(self._where, offset, limit, self.committed)

@@ -131,6 +131,12 @@ def offset_at(where: Location, time: float) -> int | None:
     return records[position][0] if position < len(records) else None
 
 
+def time_at(where: Location, offset: int) -> float | None:
+    """When the byte at an offset was read; None if nobody knows."""
+    found = marks(where, offset, offset + 1)
+    return found[0].time if found else None
+
+
 def errors(where: Location, first: int, limit: int) -> list[ErrorMark]:
     """Up to `limit` lines of the error index, from the one at position `first` on (0: the stream's first)."""
     records = Records(where.errors, _ERROR)

@@ -14,6 +14,8 @@ from django.views.decorators.http import require_safe
 
 from clusters.states import sight
 from runs import forms, queries
+from runs.logs import store
+from runs.logs.text import AnsiStripper
 from runs.models import Attempt, LifecycleEntry, LogStream, NodeState, Run
 from runs.states import TERMINAL, Desired
 from runs.views import timeline
@@ -23,6 +25,7 @@ from teams.states import Action
 from teams.views.access import PageRequest, page
 
 TABS = ("logs", "ranks", "events", "config")
+PLAIN_TAIL = 4096
 EVENTS = 200
 """The newest, in one page."""
 
@@ -53,6 +56,7 @@ def show(request: PageRequest, name: str) -> TemplateResponse:
         "tab": tab if tab in TABS else TABS[0],
         "yaml": forms.to_yaml(run.spec.submitted),
         "command": run.spec.command,
+        "plain_tail": _plain_tail([stream["row"] for stream in context["streams"]], context["failure"]),
     }
     return TemplateResponse(request, "runs/detail.html", context)
 
@@ -111,6 +115,22 @@ def _back_until(run: Run, now: datetime) -> datetime | None:
         return None
     until = run.deleted_at + timedelta(hours=settings.RUNYARD_UNDELETE_HOURS)
     return until if until > now and run.purged_at is None else None
+
+
+def _plain_tail(streams: Sequence[LogStream], failure: Any) -> dict[str, Any] | None:
+    """The end of the log that matters, for browsers without script."""
+    first = failure.first_rank if failure else None
+    log = next((stream for stream in streams if stream.rank == first), streams[0] if streams else None)
+    if log is None or not log.committed:
+        return None
+    start = max(0, log.committed - PLAIN_TAIL)
+    try:
+        data = store.read(store.location(log), start, PLAIN_TAIL, log.committed)
+    except FileNotFoundError:  # its log was deleted
+        return None
+    stripper = AnsiStripper()
+    data = stripper.feed(data) + stripper.finish()
+    return {"rank": log.rank, "text": data.decode(errors="replace")}
 
 
 def _gpu_time(attempts: Sequence[Attempt], now: datetime) -> timedelta:

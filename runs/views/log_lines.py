@@ -55,7 +55,7 @@ def lines(request: PageRequest, name: str, attempt: int, rank: int, stream: str)
             "first": first,
             "next": following if following <= found.total else None,
             "sgr": found.sgr_at(window[0].offset) if window else "",
-            "lines": [_shown(line) for line in window],
+            "lines": [shown(line) for line in window],
             **described(log),
         }
     )
@@ -130,12 +130,14 @@ def described(log: LogStream) -> dict[str, Any]:
     }
 
 
-def _shown(line: Line) -> dict[str, Any]:
+def shown(line: Line) -> dict[str, Any]:
+    """A line for a page."""
     return {
         "number": line.number,
         "offset": line.offset,
         "end": line.end,
         "text": line.text,
+        "tail": line.tail,
         "more": line.more,
         "time": line.mark.time if line.mark else None,
         "source": line.mark.source if line.mark else None,

@@ -57,7 +57,7 @@ def errors(request: PageRequest, name: str, attempt: int, rank: int, stream: str
     """What was found while the log was stored: tracebacks, the last line, and the error index from position
     `?from=` on (`?at=`: from the first line at or after that offset), `MOST_ERRORS` lines at the most.
 
-    `{"errors": [{"offset", "line", "kind", "text"}, …], "from": 0, "next": position or null, "total": 3,
+    `{"errors": [{"offset", "line", "kind", "time", "text"}, …], "from": 0, "next": position or null, "total": 3,
     "full": false, "first": traceback or null, "last": …, "end": …}`. `full`: later error lines are not listed.
     """
     log = get_stream(request, name, attempt, rank, stream)
@@ -74,6 +74,7 @@ def errors(request: PageRequest, name: str, attempt: int, rank: int, stream: str
                     "offset": mark.offset,
                     "line": mark.line,
                     "kind": mark.kind.name.lower(),
+                    "time": store.time_at(where, mark.offset),
                     "text": line_text(store.read(where, mark.offset, LINE, log.committed)),
                 }
                 for mark in found

@@ -54,10 +54,13 @@ document.getElementById("tabs").addEventListener("click", (event) => {
 document.addEventListener("click", (event) => {
   const link = event.target instanceof Element && event.target.closest("[data-show-rank]");
   if (!link) return;
-  // A link to a line is the viewer's: it reads the address.
-  if (link.dataset.logLine) return;
+  const line = Number(link.dataset.logLine);
+  const wanted = new URL(link.href || location.href).searchParams;
+  // A line of another attempt is on another page.
+  if (line && wanted.get("attempt") !== live().dataset.attempt) return;
   event.preventDefault();
   show("logs");
-  pane.select(Number(link.dataset.showRank));
+  if (line) pane.show(Number(link.dataset.showRank), line, wanted.get("stream") ?? "MAIN");
+  else pane.select(Number(link.dataset.showRank));
   document.getElementById("log").scrollIntoView({ block: "nearest" });
 });

@@ -25,6 +25,6 @@ def expect_status(page: Page, status: str) -> None:
 
 
 def log_text(page: Page) -> str:
-    """What a reader of the log pane sees, line by line."""
-    lines: list[str] = page.locator(".log-line").all_text_contents()
+    """What a reader of a short log sees, line by line."""
+    lines: list[str] = page.locator(".log-line .log-text").all_text_contents()
     return "\n".join(lines)

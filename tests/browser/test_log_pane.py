@@ -1,41 +1,55 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.journey import expect_status, log_text, submit
+from tests.browser.conftest import expect_problem
+from tests.browser.journey import expect_status, submit
 
-SPANS = """async ([pieces, start]) => {
-    const { LineReader } = await import("/static/js/log/lines.js");
-    const lines = [];
-    const reader = new LineReader((line) => lines.push(line), { midway: start > 0 });
-    let offset = start;
-    for (const piece of pieces) {
-        const bytes = Uint8Array.from(atob(piece), (char) => char.charCodeAt(0));
-        reader.push(offset, bytes);
-        offset += bytes.length;
-    }
-    if (!reader.empty) lines.push(reader.current);
-    return lines.map(({ offset, spans }) => [offset, spans.map(({ text, style }) => [text,
+ROWS = """async ([lines, states]) => {
+    const { replay, PLAIN } = await import("/static/js/log/ansi.js");
+    const decoded = lines.map((line, at) => ({ number: at + 1, text: line }));
+    return replay(decoded, PLAIN, { states }).rows.map(({ number, spans }) => [number, spans.map(({ text, style }) => [text,
         Object.fromEntries(Object.entries(style).filter(([, value]) => value !== null && value !== false))])]);
 }"""
 
-Line = list[object]
+Row = list[object]
 
 
-def read(page: Page, data: bytes, *, cut: int = 0, start: int = 0) -> list[Line]:
-    """What the page's log reader makes of bytes, handed over in pieces of `cut`."""
-    size = cut or len(data)
-    pieces = [b64encode(data[i : i + size]).decode() for i in range(0, len(data), size)]
-    lines: list[Line] = page.evaluate(SPANS, [pieces, start])
-    return lines
+def read(page: Page, data: bytes, *, states: bool = False) -> list[Row]:
+    """What the page's terminal makes of a log: rows of [line number, spans]."""
+    lines = data.removesuffix(b"\n").decode(errors="replace").split("\n")
+    rows: list[Row] = page.evaluate(ROWS, [lines, states])
+    return rows
 
 
-def text(lines: list[Line]) -> list[str]:
-    return ["".join(span[0] for span in spans) for _, spans in lines]  # type: ignore[attr-defined]
+def text(rows: list[Row]) -> list[str]:
+    return ["".join(span[0] for span in spans) for _, spans in rows]  # type: ignore[attr-defined]
+
+
+def shown(page: Page) -> dict[int, str]:
+    """The rows that can be seen, by line number."""
+    rows: list[tuple[int, str]] = page.evaluate("""() => {
+        const box = document.querySelector(".log-scroll").getBoundingClientRect();
+        return [...document.querySelectorAll(".log-line")].filter((line) => {
+            const { top, bottom } = line.getBoundingClientRect();
+            return bottom > box.top + 1 && top < box.bottom - 1;
+        }).map((line) => [Number(line.dataset.n), line.querySelector(".log-text").textContent]);
+    }""")
+    return dict(rows)
+
+
+def see(page: Page, number: int, words: str) -> None:
+    """A line is, or comes, into view."""
+    wanted = """([number, words]) => {
+        const line = document.querySelector(`.log-line[data-n="${number}"]`);
+        const box = document.querySelector(".log-scroll").getBoundingClientRect();
+        const { top, bottom } = line?.getBoundingClientRect() ?? { top: 0, bottom: 0 };
+        return line && line.querySelector(".log-text").textContent.includes(words) && bottom > box.top && top < box.bottom;
+    }"""
+    page.wait_for_function(wanted, arg=[number, words])
 
 
 @pytest.mark.parametrize(
@@ -59,9 +73,15 @@ def text(lines: list[Line]) -> list[str]:
         (b"no end", ["no end"]),
     ],
 )
-def test_it_reads_as_a_terminal_would_whatever_the_pieces(admin: Page, data: bytes, shown: list[str]) -> None:
-    for cut in (0, 1, 3):
-        assert text(read(admin, data, cut=cut)) == shown
+def test_it_reads_as_a_terminal_would(admin: Page, data: bytes, shown: list[str]) -> None:
+    assert text(read(admin, data)) == shown
+
+
+def test_a_bar_is_one_row_nested_ones_are_theirs_and_every_state_can_be_seen(admin: Page) -> None:
+    bars = b"epoch\n0%\x1b[K\n\x1b[2A\repoch 2\n\r50%\x1b[K\n\x1b[1A\r100%\x1b[K\nafter\n"
+    assert text(read(admin, bars)) == ["epoch 2", "100%", "after"]
+    assert [row[0] for row in read(admin, bars)] == [1, 2, 6]
+    assert text(read(admin, b"0%\r50%\r100%\r\nnext\n", states=True)) == ["0%", "50%", "100%", "next"]
 
 
 def test_colours_and_links(admin: Page) -> None:
@@ -69,7 +89,7 @@ def test_colours_and_links(admin: Page) -> None:
         b"\x1b[1;31mred\x1b[0m\x1b[38;5;208m256\x1b[48;2;1;2;3mtrue\x1b[0m\x1b[97;44mbright\x1b[7minverse\n"
         b"\x1b]8;;https://example.com/a\x07safe\x1b]8;;\x07 \x1b]8;;javascript:alert(1)\x07not\x1b]8;;\x07\n"
     )
-    first, second = read(admin, data, cut=2)
+    first, second = read(admin, data)
     assert first[1] == [
         ["red", {"bold": True, "fg": 1}],
         ["256", {"fg": "#ff8700"}],
@@ -82,44 +102,110 @@ def test_colours_and_links(admin: Page) -> None:
     assert not any(links[1:])
 
 
-def test_lines_know_their_offsets_and_a_tail_begins_with_a_whole_line(admin: Page) -> None:
-    data = "é rest of a line\nsecond é\nthird\n".encode()[1:]
-    lines = read(admin, data, cut=5, start=1000)
-    first = 1000 + data.index(b"\n") + 1
-    assert [line[0] for line in lines] == [first, first + len("second é\n".encode())]
-    assert text(lines) == ["second é", "third"]
-
-
 def test_it_follows_until_the_reader_scrolls_up_and_again_when_asked(admin: Page) -> None:
     submit(admin, "for i in $(seq 400); do echo line $i; [ $i -lt 200 ] || sleep 0.05; done")
-    scroller = admin.locator(".log-scroll")
     pill = admin.locator(".log-pill")
-    expect(admin.locator(".log-line").nth(220)).to_be_attached()
-    scroller.hover()
-    admin.mouse.wheel(0, -2000)
+    see(admin, 220, "line 220")
+    admin.locator(".log-scroll").hover()
+    admin.mouse.wheel(0, -800)
     expect(admin.locator("[data-log-follow]")).to_have_attribute("aria-pressed", "false")
-    top = scroller.evaluate("e => e.scrollTop")
+    expect(admin.locator(".log-state")).to_contain_text("paused")
     expect(pill).to_contain_text("new line")
-    assert scroller.evaluate("e => e.scrollTop") == top
+    before = min(shown(admin))
+    admin.wait_for_function("() => parseInt(document.querySelector('.log-pill').textContent) > 20")
+    assert min(shown(admin)) == before
     pill.click()
     expect(pill).to_be_hidden()
     expect_status(admin, "Completed")
-    expect(admin.locator(".log-line")).to_have_count(400)
-    assert scroller.evaluate("e => e.scrollHeight - e.clientHeight - e.scrollTop") < 4
+    see(admin, 400, "line 400")
+    assert max(shown(admin)) == 400
 
 
-def test_earlier_lines_are_loaded_where_they_belong(admin: Page) -> None:
-    submit(admin, "seq -f 'this is line %06.0f of the log' 40000")
+def test_a_finished_log_opens_at_its_top_and_any_line_of_it_can_be_reached(admin: Page) -> None:
+    name = submit(admin, "seq -f 'this is line %06.0f of the log' 40000")
     expect_status(admin, "Completed")
     admin.reload()
-    expect(admin.locator(".log-state")).to_contain_text("Complete ·")
-    expect(admin.locator(".log-line").last).to_have_text("this is line 040000 of the log")
-    before = admin.locator(".log-line").count()
-    admin.locator(".log-scroll").evaluate("e => { e.scrollTop = 0; }")
-    admin.get_by_role("button", name="Load earlier").click()
-    admin.wait_for_function("n => document.querySelectorAll('.log-line').length > n", arg=before)
-    numbers = [int(line.split()[3]) for line in log_text(admin).splitlines()]
-    assert numbers == list(range(numbers[0], 40001))
+    expect(admin.locator(".log-state")).to_contain_text("sha256 ✓")
+    see(admin, 1, "this is line 000001 of the log")
+    scroller = admin.locator(".log-scroll")
+    scroller.focus()
+    admin.keyboard.press("Shift+G")
+    see(admin, 40000, "line 040000")
+    admin.keyboard.press("PageUp")
+    admin.keyboard.press("g")
+    admin.keyboard.press("g")
+    see(admin, 1, "line 000001")
+    scroller.evaluate("e => { e.scrollTop = e.scrollHeight / 2; }")
+    admin.wait_for_function("() => Math.abs(document.querySelector('.log-line')?.dataset.n - 20000) < 300")
+    admin.keyboard.press(":")
+    admin.keyboard.type("31,234")
+    admin.keyboard.press("Enter")
+    see(admin, 31234, "line 031234")
+    assert admin.url.endswith(f"/runs/{name}?attempt=0&rank=0#L31234")
+    assert admin.locator(".log-line").count() <= 300
+    admin.goto(f"/runs/{name}?attempt=0&rank=0#L12345-L12347")
+    see(admin, 12345, "line 012345")
+    expect(admin.locator(".log-line.is-chosen")).to_have_count(3)
+    admin.locator('.log-line[data-n="12350"] .log-no').click(modifiers=["Shift"])
+    expect(admin).to_have_url(re.compile(r"\?attempt=0&rank=0#L12345-L12350$"))
+
+
+def test_a_failed_run_opens_at_its_first_error_and_the_failure_leads_to_its_line(admin: Page) -> None:
+    command = "seq 3000; echo 'ERROR: disk is slow'; seq 2000; python3 -c 'raise RuntimeError(\"boom\")'; seq 3000; exit 3"
+    submit(admin, command)
+    expect_status(admin, "Failed")
+    admin.reload()
+    see(admin, 5002, "Traceback (most recent call last)")
+    expect(admin.locator("[data-log-error-list]")).to_be_visible()
+    admin.locator("[data-log-error-list]").click()
+    expect(admin.locator(".log-error").first).to_contain_text("disk is slow")
+    admin.locator(".log-error").first.click()
+    see(admin, 3001, "disk is slow")
+    admin.locator(".log-scroll").focus()
+    admin.keyboard.press("]")
+    see(admin, 5002, "Traceback")
+    admin.keyboard.press("[")
+    see(admin, 3001, "disk is slow")
+    admin.locator("[data-log-line]").first.click()
+    see(admin, 5002, "Traceback")
+
+
+def test_search_counts_steps_filters_and_refuses_what_is_no_expression(admin: Page) -> None:
+    submit(
+        admin, "for i in $(seq 2000); do printf 'step %s of \\033[31mloss\\033[0m\\n' $i; done; echo Stepping"
+    )
+    expect_status(admin, "Completed")
+    admin.reload()
+    see(admin, 1, "step 1 of loss")
+    admin.locator(".log-scroll").focus()
+    admin.keyboard.press("/")
+    admin.keyboard.type("STEP 17")
+    count = admin.locator("[data-log-count]")
+    expect(count).to_have_text("1 of 111")
+    see(admin, 17, "step 17 of")
+    admin.keyboard.press("Enter")
+    expect(count).to_have_text("2 of 111")
+    see(admin, 170, "step 170")
+    admin.keyboard.press("Shift+Enter")
+    admin.keyboard.press("Shift+Enter")
+    expect(count).to_have_text("111 of 111")
+    see(admin, 1799, "step 1799")
+    expect(admin.locator(".log-line mark").first).to_have_text("step 17")
+    admin.get_by_role("button", name="Whole words").click()
+    expect(count).to_have_text("1 of 1")
+    admin.locator("[data-log-filter]").select_option("3")
+    admin.wait_for_function("() => document.querySelectorAll('.log-line:not(.is-loading)').length === 7")
+    assert list(shown(admin)) == [14, 15, 16, 17, 18, 19, 20]
+    admin.locator("[data-log-filter]").select_option("")
+    admin.get_by_role("button", name="Whole words").click()
+    admin.get_by_role("button", name="Match case").click()
+    expect(count).to_have_text("none")
+    admin.locator(".log-query").fill("Stepping|17\\d of loss")
+    admin.get_by_role("button", name="Regular expression").click()
+    expect(count).to_have_text(re.compile(r"of 21$"))
+    expect_problem(admin, "400 (Bad Request)")
+    admin.locator(".log-query").fill("(17")
+    expect(count).to_contain_text("missing )")
 
 
 def test_times_and_wrapping_stick(admin: Page) -> None:
@@ -129,7 +215,7 @@ def test_times_and_wrapping_stick(admin: Page) -> None:
     admin.get_by_role("button", name="Wrap long lines").click()
     admin.reload()
     line = admin.locator(".log-line").first
-    expect(line).to_have_attribute("data-time", re.compile(r"^\d\d:\d\d:\d\d\.\d{3}$"))
+    expect(line.locator(".log-time")).to_have_attribute("data-time", re.compile(r"^\d\d:\d\d:\d\d\.\d{3}$"))
     expect(line).to_have_text("out")
     expect(admin.locator("#log")).to_have_class(re.compile("no-wrap"))
     expect(admin.locator(".log-line.is-stderr")).to_have_text(["err"])

@@ -1,12 +1,12 @@
-// From what a terminal would be sent to lines of styled text. Pure: no DOM but in `render`, no I/O.
+// From what a terminal would be sent to rows of styled text. Pure: no DOM, no I/O.
 //
 // Kept: SGR (16, 256, true colour, bold, dim, italic, underline, inverse, struck), \r, \b, tabs, erase and
-// movement within the line, OSC 8 links to http and https. Every other escape sequence is dropped; control
-// and bidi characters are shown as symbols. A line is at most COLUMNS wide here; the rest is in the download.
+// movement within the line, movement up and down over the lines before, OSC 8 links to http and https. Every other
+// escape sequence is dropped; control and bidi characters are shown as symbols.
 
 export const COLUMNS = 16_384;
 
-const PLAIN = Object.freeze({
+export const PLAIN = Object.freeze({
   fg: null, bg: null, bold: false, dim: false, italic: false, underline: false, inverse: false, strike: false, link: null,
 });
 
@@ -15,22 +15,54 @@ const GROUND = 0, ESCAPE = 1, CSI = 2, STRING = 3, STRING_ESCAPE = 4, SKIP_ONE =
 /** What would turn text around or hide in it: U+061C, 200E–200F, 202A–202E, 2066–2069, and byte order marks. */
 const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/;
 
+/** Text with none of these is shown as it is. */
+const SPECIAL = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/;
+
+/**
+ * A screen that grows downwards. Each of `rows` says of which line it is (`number`) and up to which line (`last`)
+ * it was written on: a progress bar that moves the cursor up writes many lines on few rows.
+ */
 export class Terminal {
-  /** `online(line)` gets each line that is done: a list of {text, style}, and `cut`, the characters left out. */
-  constructor(online) {
-    this.online = online;
-    this.style = PLAIN;
+  constructor(style = PLAIN, { vertical = true } = {}) {
+    this.vertical = vertical;
+    this.style = style;
     this.state = GROUND;
     this.buffer = "";
     this.string = null;
-    this.clear();
+    this.rows = [];
+    this.at = -1;
+    this.column = 0;
   }
 
-  clear() {
-    this.chars = [];
-    this.styles = [];
+  /** The next line of the log: on the row below, which may be there already. */
+  line(number, text) {
+    this.at += 1;
     this.column = 0;
-    this.cut = 0;
+    this.number = number;
+    if (!this.rows[this.at]) this.rows[this.at] = { number, last: number, chars: [], styles: [], spans: null, cut: 0 };
+    // A row on which nobody has written is the line's that does.
+    else if (!this.row.chars.length && !this.row.spans) this.row.number = number;
+    this.touch();
+    if (this.state === GROUND && !this.row.chars.length && text.length <= COLUMNS && !SPECIAL.test(text)) {
+      // Most lines of most logs: nothing to interpret.
+      if (text) this.row.spans = [{ text, style: this.style }];
+      return;
+    }
+    this.write(text);
+    // A line end always ends what a sequence began: lines hang on it.
+    this.state = GROUND;
+  }
+
+  get row() { return this.rows[this.at]; }
+
+  touch() {
+    const { row } = this;
+    row.last = Math.max(row.last, this.number);
+    if (!row.spans) return;
+    // Somebody writes on a row that was kept as it came.
+    row.chars = [...row.spans.map((span) => span.text).join("")];
+    row.styles = row.chars.map(() => row.spans[0].style);
+    row.spans = null;
   }
 
   /** Take decoded text, in pieces of any size. */
@@ -41,15 +73,9 @@ export class Terminal {
     }
   }
 
-  /** The line that is not done yet. */
-  get current() { return spans(this.chars, this.styles, this.cut); }
-
-  get empty() { return this.chars.length === 0; }
-
   ground(char) {
     const code = char.codePointAt(0);
     if (code >= 0x20 && code < 0x7f) this.put(char);
-    else if (code === 0x0a) this.endLine();
     else if (code === 0x0d) this.column = 0;
     else if (code === 0x1b) this.state = ESCAPE;
     else if (code === 0x08) this.column = Math.max(0, this.column - 1);
@@ -63,16 +89,12 @@ export class Terminal {
   }
 
   put(char) {
-    if (this.column >= COLUMNS) { this.cut += 1; return; }
-    while (this.chars.length < this.column) { this.chars.push(" "); this.styles.push(PLAIN); }
-    this.chars[this.column] = char;
-    this.styles[this.column] = this.style;
+    const { row } = this;
+    if (this.column >= COLUMNS) { row.cut += 1; return; }
+    while (row.chars.length < this.column) { row.chars.push(" "); row.styles.push(PLAIN); }
+    row.chars[this.column] = char;
+    row.styles[this.column] = this.style;
     this.column += 1;
-  }
-
-  endLine() {
-    this.online(this.current);
-    this.clear();
   }
 
   escape(char) {
@@ -85,36 +107,27 @@ export class Terminal {
           this.string = char;
           this.state = STRING;
         } else if (code >= 0x20 && code < 0x30) this.state = SKIP_ONE;
-        else this.leave(code);
+        else this.state = GROUND;
         return;
       case SKIP_ONE:
-        if (code < 0x20 || code >= 0x30) this.leave(code);
+        if (code < 0x20 || code >= 0x30) this.state = GROUND;
         return;
       case CSI:
         if (code >= 0x40 && code <= 0x7e) {
           this.state = GROUND;
           this.control(char);
-        } else if (code === 0x0a) this.leave(code);
-        else if (code === 0x1b) this.state = ESCAPE;
+        } else if (code === 0x1b) this.state = ESCAPE;
         else if (this.buffer.length < 256) this.buffer += char;
         return;
       case STRING:
         if (code === 0x07) this.endString();
         else if (code === 0x1b) this.state = STRING_ESCAPE;
-        // A string that is never closed must not swallow the log.
-        else if (code === 0x0a) this.leave(code);
         else if (this.buffer.length < 4096) this.buffer += char;
         return;
       default:
         if (char === "\\") this.endString();
         else { this.state = ESCAPE; this.escape(char); }
     }
-  }
-
-  /** End a sequence that came to nothing. A line end always ends a line: offsets hang on it. */
-  leave(code) {
-    this.state = GROUND;
-    if (code === 0x0a) this.endLine();
   }
 
   endString() {
@@ -132,15 +145,54 @@ export class Terminal {
     else if (final === "G") this.column = Math.min(count - 1, COLUMNS);
     else if (final === "C") this.column = Math.min(this.column + count, COLUMNS);
     else if (final === "D") this.column = Math.max(0, this.column - count);
+    else if (final === "A" && this.vertical) this.move(-count);
+    else if (final === "B" && this.vertical) this.move(count);
+    else if (final === "F" && this.vertical) { this.move(-count); this.column = 0; }
+    else if (final === "E" && this.vertical) { this.move(count); this.column = 0; }
+  }
+
+  /** Up or down over rows that are there. */
+  move(count) {
+    const to = Math.max(0, Math.min(this.rows.length - 1, this.at + count));
+    if (to === this.at) return;
+    this.at = to;
+    this.touch();
   }
 
   erase(mode) {
-    if (mode === 0) { this.chars.length = Math.min(this.chars.length, this.column); this.styles.length = this.chars.length; }
-    else if (mode === 2) { this.chars = []; this.styles = []; }
+    const { row } = this;
+    if (mode === 0) { row.chars.length = Math.min(row.chars.length, this.column); row.styles.length = row.chars.length; }
+    else if (mode === 2) { row.chars = []; row.styles = []; }
     else if (mode === 1) {
-      for (let i = 0; i <= this.column && i < this.chars.length; i += 1) { this.chars[i] = " "; this.styles[i] = PLAIN; }
+      for (let i = 0; i <= this.column && i < row.chars.length; i += 1) { row.chars[i] = " "; row.styles[i] = PLAIN; }
     }
   }
+}
+
+/**
+ * The rows that lines make, and the style in which text goes on. `states`: every state of a line that was written
+ * over is a row of its own (`sub` counts them), and the cursor does not move to other lines.
+ */
+export function replay(lines, style = PLAIN, { states = false } = {}) {
+  if (!states) {
+    const terminal = new Terminal(style);
+    for (const line of lines) terminal.line(line.number, line.text);
+    return { rows: terminal.rows.map((row) => finished(row, 0)), style: terminal.style };
+  }
+  const rows = [];
+  for (const line of lines) {
+    line.text.replace(/\r+$/, "").split(/\r+/).forEach((text, sub) => {
+      const terminal = new Terminal(style, { vertical: false });
+      terminal.line(line.number, text);
+      style = terminal.style;
+      rows.push(finished(terminal.rows[0], sub));
+    });
+  }
+  return { rows, style };
+}
+
+function finished({ number, last, chars, styles, spans: kept, cut }, sub) {
+  return { number, last, sub, cut, spans: kept ?? spans(chars, styles) };
 }
 
 function safeLink(address) {
@@ -152,7 +204,8 @@ function safeLink(address) {
   }
 }
 
-function spans(chars, styles, cut) {
+function spans(chars, styles) {
+  if (!chars.length) return [];
   const found = [];
   let start = 0;
   for (let i = 1; i <= chars.length; i += 1) {
@@ -160,7 +213,6 @@ function spans(chars, styles, cut) {
     found.push({ text: chars.slice(start, i).join(""), style: styles[start] });
     start = i;
   }
-  found.cut = cut;
   return found;
 }
 
@@ -212,47 +264,4 @@ function palette(index) {
   const level = (value) => (value ? 55 + value * 40 : 0);
   const cube = index - 16;
   return hex(level(Math.floor(cube / 36)), level(Math.floor(cube / 6) % 6), level(cube % 6));
-}
-
-/** Put a line's spans into an element. Text goes in as text, colours as classes or through the CSSOM. */
-export function render(element, line) {
-  const nodes = line.map(({ text, style }) => (style === PLAIN ? document.createTextNode(text) : styled(text, style)));
-  if (line.cut) {
-    const more = document.createElement("span");
-    more.className = "log-cut";
-    more.textContent = ` … ${line.cut.toLocaleString("en")} more characters in the download`;
-    nodes.push(more);
-  }
-  element.replaceChildren(...nodes);
-}
-
-function styled(text, style) {
-  const element = document.createElement(style.link ? "a" : "span");
-  if (style.link) {
-    element.href = style.link;
-    element.target = "_blank";
-    element.rel = "noopener noreferrer nofollow";
-  }
-  element.textContent = text;
-  const names = ["bold", "dim", "italic", "underline", "strike"].filter((name) => style[name]);
-  let { fg, bg } = style;
-  if (style.inverse) {
-    [fg, bg] = [bg, fg];
-    if (fg === null) names.push("fg-inverse");
-    if (bg === null) names.push("bg-inverse");
-  }
-  if (typeof fg === "number") names.push(`fg-${fg}`);
-  else if (fg) element.style.color = fg;
-  if (typeof bg === "number") names.push(`bg-${bg}`);
-  else if (bg) element.style.backgroundColor = bg;
-  // A background of the log's own choosing needs a text colour that can be read on it.
-  if (bg !== null && fg === null && !style.inverse) names.push(light(bg) ? "on-light" : "on-dark");
-  if (names.length) element.className = names.join(" ");
-  return element;
-}
-
-function light(colour) {
-  if (typeof colour === "number") return [2, 3, 6, 7, 10, 11, 14, 15].includes(colour);
-  const value = Number.parseInt(colour.slice(1), 16);
-  return ((value >> 16) * 299 + ((value >> 8) & 255) * 587 + (value & 255) * 114) / 1000 > 140;
 }

@@ -1,14 +1,19 @@
 // The log pane of the run page: which stream, how it is shown, and what is said about it.
-import { LineReader, Marks } from "./lines.js";
-import { Screen } from "./screen.js";
-import { LogStream, fetchMarks, fetchRange } from "./stream.js";
+import { Errors } from "./errors.js";
+import { bindKeys, drawKeys } from "./keys.js";
+import { choose, options } from "./options.js";
+import { address, copy, range, timeOf } from "./place.js";
+import { Search } from "./search.js";
+import { Source } from "./source.js";
+import { describe, over, whyEmpty } from "./state.js";
+import { get } from "./stream.js";
+import { Tabs } from "./tabs.js";
+import { View } from "./view.js";
 
-const TAIL = 256 * 1024;
-const KEPT = "runyard:log";
-const SAY_EVERY = 10_000;
-
-const DOTS = { waiting: "waiting", starting: "starting", running: "running", exited: "ended", done: "exit code 0",
-  failed: "failed", stopped: "stopped" };
+const SAY_EVERY = 8000;
+const LOOK_EVERY = 5000;
+const TIMES = ["off", "relative", "local", "utc"];
+const INTENT = 1000;
 
 export class LogPane {
   /** `streams()` is the list element that says which streams there are; it may be replaced at any time. */
@@ -16,46 +21,80 @@ export class LogPane {
     this.root = root;
     this.streams = streams;
     const part = (selector) => root.querySelector(selector);
-    this.tabs = part(".log-ranks");
+    this.part = part;
     this.scroller = part(".log-scroll");
-    this.earlier = part(".log-earlier");
     this.pill = part(".log-pill");
     this.stateLine = part(".log-state");
     this.emptyLine = part(".log-empty");
-    this.raw = part("[data-log-raw]");
-    this.followButton = part("[data-log-follow]");
-    this.wrapButton = part("[data-log-wrap]");
-    this.timesSelect = part("[data-log-times]");
-    this.said = document.createElement("span");
-    this.said.className = "visually-hidden";
-    this.said.setAttribute("role", "status");
-    root.append(this.said);
-    this.screen = new Screen(part(".log-lines"), this.scroller, (added) => this.drawn(added));
+    this.said = part("[data-log-said]");
+    this.attempt = Number(root.dataset.attempt);
+    this.tabs = new Tabs(part(".log-ranks"), (one) => this.open(one));
+    this.look = {
+      times: options.times, started: null, hits: (text) => this.search.hits(text),
+      chosen: (row) => this.isChosen(row), hit: (row) => this.search.current !== null && row.number === this.search.current,
+    };
+    this.view = new View(this.scroller, this.look, (how) => this.viewMoved(how));
+    this.search = new Search(root, {
+      source: () => this.source, view: this.view, go: (line) => this.goTo(line), book: (book) => this.read(book),
+      stop: () => this.follow(false), back: () => this.scroller.focus(),
+    });
+    this.errors = new Errors(root, { sources: () => this.found, go: (rank, name, line) => this.show(rank, line, name) });
     this.following = true;
-    this.unseen = 0;
-    this.unsaid = 0;
+    this.seen = 0;
+    this.said.total = 0;
     this.chosen = null;
-    this.bytes = 0;
-    this.options = { times: "off", wrap: true, ...read() };
-    this.applyOptions();
+    this.range = range(location.hash);
+    this.states = new Map();
+    this.found = [];
     this.bind();
-    const wanted = new URL(location.href).searchParams.get("rank");
-    this.wanted = wanted === null ? null : Number(wanted);
+    this.applyOptions();
+    const query = new URL(location.href).searchParams;
+    this.wanted = query.has("rank") ? Number(query.get("rank")) : null;
+    this.wantedName = query.get("stream");
     this.fit();
     addEventListener("resize", () => this.fit());
     this.sync();
+    this.lookAround();
     setInterval(() => this.say(), SAY_EVERY);
+    setInterval(() => document.hidden || this.quiet() || this.lookAround(), LOOK_EVERY);
   }
+
+  get status() { return this.streams().dataset.status; }
+
+  // -- which stream ----------------------------------------------------------------------------------
 
   /** Look at the list of streams again: ranks have come, or changed their state. */
   sync() {
-    const found = [...this.streams().children].map((item) => ({ ...item.dataset, rank: Number(item.dataset.rank) }));
-    this.found = found;
-    this.drawTabs();
+    this.found = [...this.streams().children].map((item) => ({ ...item.dataset, rank: Number(item.dataset.rank) }));
+    this.look.started = Number(this.streams().dataset.started) || null;
+    this.tabs.draw(this.found, this.chosen, this.states);
     const first = this.streams().dataset.first;
     const wanted = this.wanted ?? (first ? Number(first) : null);
-    if (!this.chosen && found.length) this.open(found.find((one) => one.rank === wanted) ?? found[0]);
-    else this.showState();
+    if (!this.chosen && this.found.length) {
+      const ofRank = this.found.filter((one) => one.rank === wanted);
+      const one = ofRank.find((each) => each.name === this.wantedName) ?? ofRank[0] ?? this.found[0];
+      this.open(one, this.range?.[0] ?? null);
+    } else this.showState();
+  }
+
+  /** The state of all streams, for tabs and counts: seldom, and only while it can change. */
+  async lookAround() {
+    if (!this.found.length) return;
+    let answer;
+    try {
+      answer = await get(this.root.dataset.stateUrl);
+    } catch {
+      return;
+    }
+    this.states = new Map(answer.streams.map((state) => [state.id, state]));
+    this.tabs.draw(this.found, this.chosen, this.states);
+    const total = answer.streams.reduce((sum, state) => sum + state.errors, 0);
+    this.errors.show(total);
+  }
+
+  /** Nothing will change any more. */
+  quiet() {
+    return over(this.status) && this.states.size && [...this.states.values()].every((state) => state.ended !== null);
   }
 
   select(rank) {
@@ -63,158 +102,232 @@ export class LogPane {
     if (one && one.id !== this.chosen?.id) this.open(one);
   }
 
-  open(one) {
-    this.stream?.close();
+  /** Show a line of a rank. */
+  show(rank, line, name = null) {
+    const ofRank = this.found.filter((one) => one.rank === rank);
+    const one = ofRank.find((each) => each.name === name) ?? ofRank[0];
+    if (!one) return;
+    this.range = [line, line];
+    if (one.id !== this.chosen?.id) this.open(one, line);
+    else this.goTo(line);
+    this.remember();
+  }
+
+  async open(one, line = null) {
+    this.source?.close();
+    if (this.chosen) this.range = line ? [line, line] : null;
     this.chosen = one;
-    this.marks = new Marks();
-    this.screen.reset(this.marks);
-    this.screen.times = this.options.times;
-    this.reader = null;
-    this.bytes = 0;
-    this.end = null;
-    this.link = "connecting";
-    this.unseen = 0;
-    this.raw.href = `${one.url}/raw`;
-    this.raw.hidden = false;
-    this.follow(true);
-    this.drawTabs();
-    this.stream = new LogStream({ ...one, from: -TAIL }, {
-      begin: ({ from, started }) => {
-        this.bytes = from;
-        this.screen.started = started;
-        this.reader = new LineReader((line) => this.screen.add(line), { midway: from > 0 });
-        this.start = from;
-      },
-      marks: (marks) => this.marks.add(marks),
-      bytes: (offset, data) => {
-        this.bytes = offset + data.length;
-        this.reader.push(offset, data);
-        this.screen.setCurrent(this.reader.empty ? null : this.reader.current);
-      },
-      end: (end) => { this.end = end; this.showState(); },
-      state: (link) => { this.link = link; this.showState(); },
-    });
-    this.showState();
-  }
-
-  // -- what is drawn ---------------------------------------------------------------------------------
-
-  drawn(added) {
-    this.earlier.hidden = !(this.screen.first > 0);
-    if (this.following) this.toBottom();
-    else if (added) {
-      this.unseen += added;
-      this.showPill();
+    this.search.leave();
+    this.root.dataset.rank = one.rank;
+    for (const [name, query] of [["raw", ""], ["plain", "?plain=1"], ["gz", "?gz=1"]]) {
+      this.part(`[data-log-${name}]`).href = `${one.url}/raw${query}`;
     }
-    this.unsaid += added;
+    const source = new Source(one, () => this.changed(source));
+    this.source = source;
+    source.states = this.root.classList.contains("all-states");
+    this.seen = 0;
+    this.said.total = 0;
+    this.tabs.draw(this.found, one, this.states);
+    this.view.reset(source);
+    this.setFollowing(line === null && !over(this.status));
+    this.showState();
+    await source.opened;
+    if (source !== this.source) return;
+    this.seen = source.total;
+    this.said.total = source.total;
+    if (line !== null) this.goTo(line);
+    else if (source.ended === null && !over(this.status)) this.follow(true);
+    else await this.begin(source);
+  }
+
+  /** Where a log that has ended opens: at the error that matters, or at its top. */
+  async begin(source) {
+    if (this.status !== "FAILED") return void this.view.toStart();
+    const line = source.errors ? await Errors.first(source).catch(() => null) : null;
+    if (source !== this.source || this.moved) return;
+    if (line !== null) this.goTo(line);
+    else this.view.toEnd();
+  }
+
+  read(book) {
+    this.view.reset(book);
+  }
+
+  changed(source) {
+    if (source !== this.source) return;
+    if (this.following && !this.search.filtered) this.view.toEnd();
+    else this.view.schedule();
+    this.search.grown();
+    this.showPill();
     this.showState();
   }
 
-  toBottom() {
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+  // -- where the reader is ---------------------------------------------------------------------------
+
+  viewMoved({ user, up, settled }) {
+    if (user && up && this.following) this.follow(false);
+    const usable = this.source && this.source.ended === null && !this.search.filtered;
+    if (settled && usable && !this.following && this.intent > performance.now() - 2 * INTENT
+        && this.view.reachesEnd && !this.selecting()) this.follow(true);
+    if (this.view.reachesEnd && this.source) this.seen = this.source.total;
+    this.showPill();
+    this.search.drawMap();
   }
 
-  /** Fill the window below where the pane begins. */
-  fit() {
-    const top = this.scroller.getBoundingClientRect().top + scrollY;
-    this.scroller.style.height = `${Math.max(320, innerHeight - top - 24)}px`;
-  }
-
-  /** The pane has become visible: what is at the bottom now is not what was when it was hidden. */
-  shown() {
-    this.fit();
-    if (this.following) this.toBottom();
+  setFollowing(on) {
+    this.following = on;
+    this.part("[data-log-follow]").setAttribute("aria-pressed", String(on));
   }
 
   follow(on) {
-    this.following = on;
-    this.screen.held = !on;
-    this.followButton.setAttribute("aria-pressed", String(on));
+    if (on && this.search.filtered) this.search.leaveFilter();
+    this.setFollowing(on);
     if (on) {
-      this.unseen = 0;
-      this.toBottom();
+      this.seen = this.source?.total ?? 0;
+      this.view.toEnd();
+    } else {
+      this.view.atEnd = false;
+      this.seen = this.source?.total ?? 0;
     }
     this.showPill();
+    this.showState();
   }
 
-  showPill() {
-    if (this.offered) return;
-    this.pill.hidden = this.following || !this.unseen;
-    this.pill.textContent = `${this.unseen.toLocaleString("en")} new line${this.unseen === 1 ? "" : "s"} ↓`;
-  }
-
-  async loadEarlier() {
-    const { chosen, screen } = this;
-    const to = screen.first;
-    this.earlier.disabled = true;
+  goTo(line) {
     this.follow(false);
-    try {
-      const from = Math.max(0, to - TAIL);
-      const [piece, marks] = await Promise.all([fetchRange(chosen.url, from, to), fetchMarks(chosen.url, from, to)]);
-      if (chosen !== this.chosen || screen.first !== to) return;
-      this.marks.add(marks);
-      const lines = [];
-      const reader = new LineReader((line) => lines.push(line), { midway: from > 0 });
-      reader.push(piece.offset, piece.data);
-      if (!reader.empty) lines.push(reader.current);
-      screen.prepend(lines);
-      this.earlier.hidden = screen.first <= 0;
-    } catch {
-      this.earlier.textContent = "Could not load; try again";
-    } finally {
-      this.earlier.disabled = false;
+    this.moved = true;
+    if (this.search.filtered) this.search.leaveFilter();
+    this.view.goTo(line);
+    this.view.restyle();
+  }
+
+  toTop() {
+    this.follow(false);
+    this.view.toStart();
+  }
+
+  isChosen(row) {
+    return this.range !== null && row.last >= this.range[0] && row.number <= this.range[1];
+  }
+
+  remember() {
+    history.replaceState(history.state, "", address({ ...this.chosen, attempt: this.attempt }, this.range));
+  }
+
+  choose(number, extend) {
+    const from = extend && this.range ? this.range[0] : number;
+    this.range = [Math.min(from, number), Math.max(from, number)];
+    this.follow(false);
+    this.remember();
+    this.view.restyle();
+  }
+
+  /** The lines that a link from here should name. */
+  here() {
+    if (this.range) return this.range;
+    const [first] = this.view.visible;
+    return first ? [first.number, first.number] : null;
+  }
+
+  async copyLink() {
+    const url = address({ ...this.chosen, attempt: this.attempt }, this.here());
+    this.tell(await copy(url.href) ? "Link copied" : url.href);
+  }
+
+  async copyCommand() {
+    const { rank } = this.chosen;
+    const attempts = this.part("[data-log-attempt]");
+    const command = `mcli logs ${this.root.dataset.run}${rank ? ` --node ${rank}` : ""}${attempts ? ` --resumption ${this.attempt}` : ""}`;
+    this.tell(await copy(command) ? `Copied: ${command}` : command);
+  }
+
+  async nextError(step) {
+    if (!this.source?.errors && !this.states.get(this.chosen?.id)?.errors) return this.tell("There is no error in this log");
+    const [row] = this.view.visible;
+    const at = this.range && row && Math.abs(this.range[0] - row.number) < 200 ? await this.rowOf(this.range[0]) : row;
+    const line = at ? await Errors.beside(this.source, at, step) : null;
+    if (line === null) return this.tell(step > 0 ? "No error after this" : "No error before this");
+    this.range = [line, line];
+    this.remember();
+    this.goTo(line);
+  }
+
+  async rowOf(number) {
+    const page = this.source.page(this.source.pageOf(number));
+    return page.rows[page.rowOf.get(number) ?? 0];
+  }
+
+  async firstError() {
+    const best = [...this.found].map((one) => this.states.get(one.id)).find((state) => state?.errors && state.id === this.chosen.id);
+    if (best) {
+      const line = await Errors.first(this.source);
+      if (line !== null) return this.show(this.chosen.rank, line, this.chosen.name);
     }
+    const other = this.found.find((one) => this.states.get(one.id)?.errors);
+    if (!other) return this.tell("There is no error");
+    const line = await Errors.first(other);
+    if (line !== null) this.show(other.rank, line, other.name);
+  }
+
+  async goToPlace(text) {
+    const plain = text.trim().replaceAll(",", "");
+    if (/^L?\d+$/.test(plain)) {
+      const line = Math.min(Number(plain.replace("L", "")), Math.max(1, this.source.total));
+      this.range = [line, line];
+      this.remember();
+      return this.goTo(line);
+    }
+    const near = this.view.visible[0]?.time;
+    const time = timeOf(text.trim(), { started: this.look.started, utc: options.times === "utc", near });
+    if (Number.isNaN(time)) return this.tell(`“${text}” is neither a line nor a time`);
+    const { first } = await get(`${this.source.url}/lines?time=${time}&n=1`);
+    this.goTo(first);
   }
 
   // -- what is said ----------------------------------------------------------------------------------
 
   showState() {
-    const [kind, text, title] = this.describe();
+    const [kind, text, title] = describe(this.chosen && this.source, { following: this.following, status: this.status });
     this.stateLine.className = `log-state is-${kind}`;
     if (this.stateLine.textContent !== text) this.stateLine.textContent = text;
-    this.stateLine.title = title ?? "";
-    const empty = this.bytes === 0;
+    this.stateLine.title = title;
+    const empty = !this.source?.total && !this.search.filtered;
     this.emptyLine.hidden = !empty;
-    if (empty) this.emptyLine.textContent = this.whyEmpty();
+    if (empty) this.emptyLine.textContent = whyEmpty(this.chosen && this.source, this.status);
   }
 
-  describe() {
-    const size = `${this.bytes.toLocaleString("en")} bytes`;
-    if (!this.chosen) return ["waiting", "Waiting"];
-    if (this.end) {
-      const { total, sha256, reason } = this.end;
-      const stored = `${total.toLocaleString("en")} bytes`;
-      if (/^(|complete|ended|end)$/i.test(reason)) {
-        return ["complete", `Complete · ${stored}`, sha256 ? `sha256 ${sha256}` : ""];
-      }
-      return ["incomplete", `Incomplete (${reason}) · ${stored} are safe`, sha256 ? `sha256 ${sha256}` : ""];
-    }
-    if (this.link === "gone") return ["incomplete", "This log is not there any more"];
-    if (this.link === "connecting") return ["waiting", "Connecting"];
-    if (this.link === "reconnecting") return ["waiting", `Reconnecting · ${size}`];
-    if (this.link === "polling") return ["live", `Looking every 2 s · ${size}`];
-    if (this.runEnded()) return ["waiting", `Waiting for the log's end · ${size} are safe`];
-    return ["live", this.bytes ? `Live · ${size}` : "Live"];
-  }
-
-  whyEmpty() {
-    if (this.end) return "Nothing was written.";
-    const status = document.getElementById("run-live").dataset.status;
-    if (this.chosen) return "Waiting for the first output.";
-    if (status === "PENDING" || status === "QUEUED") return "The log begins when the run is given its nodes.";
-    return this.runEnded() ? "The run never started: there is no log." : "Waiting for the node.";
-  }
-
-  runEnded() {
-    return ["COMPLETED", "STOPPED", "FAILED"].includes(document.getElementById("run-live").dataset.status);
+  showPill() {
+    if (this.offered) return;
+    const unseen = this.following || !this.source ? 0 : this.source.total - this.seen;
+    this.pill.hidden = unseen <= 0;
+    const text = `${unseen.toLocaleString("en")} new line${unseen === 1 ? "" : "s"} ↓`;
+    if (!this.pill.hidden && this.pill.textContent !== text) this.pill.textContent = text;
   }
 
   /** For screen readers: what happened since the last time, seldom enough to be listened to. */
   say() {
-    if (this.unsaid && !document.hidden) {
-      this.said.textContent = `${this.unsaid.toLocaleString("en")} new log lines${this.following ? ", follow on" : ""}`;
+    const total = this.source?.total ?? 0;
+    const added = total - this.said.total;
+    if (added > 0 && !document.hidden) {
+      this.said.textContent = `Follow ${this.following ? "on" : "off"}, ${added.toLocaleString("en")} new log lines, `
+        + `${this.errors.total.toLocaleString("en")} errors`;
     }
-    this.unsaid = 0;
+    this.said.total = total;
+  }
+
+  /** Say something short, to eyes and ears. */
+  tell(text) {
+    this.said.textContent = text;
+    let note = this.part(".log-note");
+    if (!note) {
+      note = document.createElement("div");
+      note.className = "log-note";
+      this.part(".log-screen").append(note);
+    }
+    note.textContent = text;
+    note.hidden = false;
+    clearTimeout(this.noteTimer);
+    this.noteTimer = setTimeout(() => { note.hidden = true; }, 4000);
   }
 
   /** Put something to the reader that is not about lines; it stays until the page goes. */
@@ -225,129 +338,163 @@ export class LogPane {
     this.pill.onclick = action;
   }
 
-  // -- ranks -----------------------------------------------------------------------------------------
+  // -- how it looks ----------------------------------------------------------------------------------
 
-  drawTabs() {
-    const several = this.found.length > 1;
-    this.tabs.hidden = !several;
-    if (!several) return;
-    const key = JSON.stringify([this.found.map(({ id, state }) => [id, state]), this.chosen?.id]);
-    if (key === this.drawnTabs) return;
-    this.drawnTabs = key;
-    const focused = this.tabs.contains(document.activeElement);
-    this.tabs.replaceChildren(...this.found.map((one) => this.tab(one)));
-    if (focused) this.tabs.querySelector('[aria-selected="true"]')?.focus();
+  /** Fill the window below where the pane begins. */
+  fit() {
+    if (this.root.classList.contains("is-full")) {
+      this.scroller.style.height = "";
+      return;
+    }
+    const top = this.scroller.getBoundingClientRect().top + scrollY;
+    this.scroller.style.height = `${Math.max(360, innerHeight - top - 24)}px`;
   }
 
-  tab(one) {
-    const selected = one.id === this.chosen?.id;
-    const tab = document.createElement("button");
-    tab.type = "button";
-    tab.role = "tab";
-    tab.id = `rank-${one.rank}-${one.name}`;
-    tab.tabIndex = selected ? 0 : -1;
-    tab.setAttribute("aria-selected", String(selected));
-    tab.setAttribute("aria-controls", "log-scroll");
-    tab.title = `Rank ${one.rank}: ${DOTS[one.state] ?? one.state}`;
-    const dot = document.createElement("span");
-    dot.className = `dot dot-${one.state}`;
-    const state = document.createElement("span");
-    state.className = "visually-hidden";
-    state.textContent = `, ${DOTS[one.state] ?? one.state}`;
-    const name = one.name === "MAIN" ? `Rank ${one.rank}` : `Rank ${one.rank} ${one.name.toLowerCase()}`;
-    tab.append(dot, name, state);
-    tab.addEventListener("click", () => selected || this.open(one));
-    return tab;
+  /** The pane has become visible: what is at the bottom now is not what was when it was hidden. */
+  shown() {
+    this.fit();
+    this.view.measured = null;
+    if (this.following) this.view.toEnd();
+    else this.view.schedule();
   }
 
-  // -- what the reader does --------------------------------------------------------------------------
-
-  bind() {
-    const { scroller } = this;
-    let intent = 0;
-    let dragging = false;
-    let top = 0;
-    const mean = () => { intent = performance.now(); };
-    scroller.addEventListener("wheel", (event) => event.deltaY < 0 && mean(), { passive: true });
-    scroller.addEventListener("touchmove", mean, { passive: true });
-    scroller.addEventListener("pointerdown", (event) => { dragging = event.target === scroller; });
-    addEventListener("pointerup", () => { dragging = false; });
-    scroller.addEventListener("scroll", () => {
-      // Only the reader's own move up stops following: lines dropped at the top move the page as well.
-      const up = scroller.scrollTop < top - 1 && (dragging || performance.now() - intent < 1000);
-      top = scroller.scrollTop;
-      const bottom = scroller.scrollHeight - scroller.clientHeight - top < 4;
-      if (this.following && up) this.follow(false);
-      else if (!this.following && bottom && !this.selecting()) this.follow(true);
-    }, { passive: true });
-    document.addEventListener("selectionchange", () => this.following && this.selecting() && this.follow(false));
-    scroller.addEventListener("keydown", (event) => {
-      if (["ArrowUp", "PageUp", "Home"].includes(event.key)) mean();
-      this.key(event);
-    });
-    this.tabs.addEventListener("keydown", (event) => this.arrow(event));
-    this.pill.onclick = () => this.follow(true);
-    this.earlier.addEventListener("click", () => this.loadEarlier());
-    this.followButton.addEventListener("click", () => this.follow(!this.following));
-    this.wrapButton.addEventListener("click", () => this.set({ wrap: !this.options.wrap }));
-    this.timesSelect.addEventListener("change", () => this.set({ times: this.timesSelect.value }));
-    new ResizeObserver(() => this.following && this.toBottom()).observe(scroller);
-  }
-
-  selecting() {
-    const selection = getSelection();
-    return !selection.isCollapsed && this.screen.root.contains(selection.anchorNode);
-  }
-
-  /** Single keys, only while the log has the focus. */
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const times = ["off", "relative", "local", "utc"];
-    const actions = {
-      f: () => this.follow(!this.following),
-      w: () => this.set({ wrap: !this.options.wrap }),
-      t: () => this.set({ times: times[(times.indexOf(this.options.times) + 1) % 4] }),
-      d: () => this.raw.click(),
-      G: () => this.follow(true),
-      End: () => this.follow(true),
-    };
-    const action = actions[event.key] ?? (/^[1-9]$/.test(event.key) ? () => this.select(Number(event.key) - 1) : null);
-    if (!action) return;
-    event.preventDefault();
-    action();
-  }
-
-  arrow(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const at = this.found.findIndex((one) => one.id === this.chosen?.id);
-    this.open(this.found[(at + step + this.found.length) % this.found.length]);
-    this.tabs.querySelector('[aria-selected="true"]')?.focus();
+  fullScreen(on = !this.root.classList.contains("is-full")) {
+    this.root.classList.toggle("is-full", on);
+    document.documentElement.classList.toggle("log-is-full", on);
+    this.part("[data-log-full]").setAttribute("aria-pressed", String(on));
+    this.shown();
+    this.scroller.focus();
   }
 
   set(change) {
-    this.options = { ...this.options, ...change };
-    try { localStorage.setItem(KEPT, JSON.stringify(this.options)); } catch { /* lasts for this page */ }
+    choose(change);
     this.applyOptions();
   }
 
   applyOptions() {
-    const { times, wrap } = this.options;
-    this.wrapButton.setAttribute("aria-pressed", String(wrap));
-    this.timesSelect.value = times;
+    const { times, wrap } = options;
+    this.part("[data-log-wrap]").setAttribute("aria-pressed", String(wrap));
+    this.part("[data-log-times]").value = times;
+    this.part("[data-log-keys]").checked = options.keys;
     this.root.classList.toggle("no-wrap", !wrap);
     this.root.dataset.times = times;
-    if (this.screen.marks) this.screen.setTimes(times);
-    else this.screen.times = times;
-    if (this.following) this.toBottom();
+    this.look.times = times;
+    this.view.restyle();
+    if (this.following) this.view.toEnd();
   }
-}
 
-function read() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
-  } catch {
-    return {};
+  showStates(on = !this.root.classList.contains("all-states")) {
+    this.root.classList.toggle("all-states", on);
+    this.part("[data-log-states]").setAttribute("aria-pressed", String(on));
+    this.source?.setStates(on);
+    this.view.restyle();
+  }
+
+  // -- what the reader does --------------------------------------------------------------------------
+
+  selecting() {
+    const selection = getSelection();
+    return !selection.isCollapsed && this.view.root.contains(selection.anchorNode);
+  }
+
+  bind() {
+    const { scroller, part } = this;
+    const mean = () => { this.intent = performance.now(); };
+    for (const kind of ["wheel", "touchmove", "pointerdown"]) scroller.addEventListener(kind, mean, { passive: true });
+    document.addEventListener("selectionchange", () => this.following && this.selecting() && this.follow(false));
+    scroller.addEventListener("click", (event) => this.clicked(event));
+    this.pill.onclick = () => { this.follow(true); scroller.focus(); };
+    const on = (name, action, kind = "click") => part(`[data-log-${name}]`)?.addEventListener(kind, action);
+    on("follow", () => this.follow(!this.following));
+    on("wrap", () => this.set({ wrap: !options.wrap }));
+    on("states", () => this.showStates());
+    on("full", () => this.fullScreen());
+    on("first-error", () => this.firstError());
+    on("times", (event) => this.set({ times: event.target.value }), "change");
+    on("keys", (event) => choose({ keys: event.target.checked }), "change");
+    on("help", () => this.help());
+    on("attempt", (event) => {
+      const url = new URL(location.pathname, location.href);
+      url.searchParams.set("attempt", event.target.value);
+      if (this.chosen) url.searchParams.set("rank", this.chosen.rank);
+      location.assign(url);
+    }, "change");
+    part("[data-log-copy='link']").addEventListener("click", () => this.copyLink());
+    part("[data-log-copy='mcli']").addEventListener("click", () => this.copyCommand());
+    for (const item of this.root.querySelectorAll(".log-menu .menu-in > *")) {
+      item.addEventListener("click", () => { part(".log-menu").open = false; });
+    }
+    const sheet = part("[data-log-goto]");
+    sheet.querySelector("form").addEventListener("submit", () => this.goToPlace(sheet.querySelector("input").value));
+    for (const dialog of this.root.querySelectorAll("dialog")) {
+      dialog.querySelector("[data-log-close]").addEventListener("click", () => dialog.close());
+      dialog.addEventListener("close", () => scroller.focus());
+    }
+    addEventListener("hashchange", () => {
+      const lines = range(location.hash);
+      if (!lines || !this.source) return;
+      this.range = lines;
+      this.goTo(lines[0]);
+    });
+    this.root.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.defaultPrevented && this.root.classList.contains("is-full")
+          && !event.target.closest("dialog")) this.fullScreen(false);
+    });
+    // Colours of the log's own choosing are made readable on the theme's background.
+    new MutationObserver(() => this.view.restyle()).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+    this.keys();
+  }
+
+  clicked(event) {
+    const number = event.target.closest(".log-no");
+    if (number) {
+      event.preventDefault();
+      this.choose(number.parentNode.row.number, event.shiftKey);
+      scrollTo({ top: scrollY });
+      return;
+    }
+    const more = event.target.closest("[data-more]");
+    if (more) {
+      more.disabled = true;
+      this.follow(false);
+      this.source.more(Number(more.dataset.more)).catch(() => this.tell("Could not load more of it; try again"));
+    }
+  }
+
+  help() {
+    drawKeys(this.part(".log-keys"));
+    this.part("[data-log-sheet]").showModal();
+  }
+
+  keys() {
+    const { view } = this;
+    const by = (lines) => () => {
+      if (lines < 0) this.follow(false);
+      view.moveLines(lines);
+    };
+    const window = () => Math.max(1, Math.floor(view.height / view.lineHeight) - 2);
+    const moves = {
+      ArrowDown: by(1), ArrowUp: by(-1), j: by(1), k: by(-1),
+      PageDown: () => by(window())(), " ": () => by(window())(), PageUp: () => by(-window())(),
+      Home: () => this.toTop(), "g g": () => this.toTop(), End: () => this.follow(true), G: () => this.follow(true),
+    };
+    bindKeys(this.scroller, {
+      ...moves,
+      rank: (rank) => this.select(rank),
+      f: () => this.follow(!this.following),
+      w: () => this.set({ wrap: !options.wrap }),
+      t: () => this.set({ times: TIMES[(TIMES.indexOf(options.times) + 1) % TIMES.length] }),
+      o: () => this.showStates(),
+      d: () => this.part("[data-log-raw]").click(),
+      y: () => this.copyLink(),
+      F: () => this.fullScreen(),
+      "/": () => this.search.focus(),
+      n: () => this.search.step(1),
+      N: () => this.search.step(-1),
+      "[": () => this.nextError(-1),
+      "]": () => this.nextError(1),
+      ":": () => { this.part("[data-log-goto]").showModal(); },
+      "?": () => this.help(),
+    }, () => options.keys);
   }
 }

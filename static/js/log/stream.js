@@ -1,8 +1,9 @@
-// The bytes of one log stream, in order, each once: by websocket, by polling where sockets do not get through.
+// The bytes of one log stream, in order, each once: by websocket, by requests that wait where sockets do not get through.
 import { backoff, closeQuietly, socketUrl } from "../live.js";
 
-const POLL = 2000;
+const OPEN_WITHIN = 4000;
 const SOCKET_AGAIN = 30_000;
+const AFTER_FAILURE = 2000;
 
 /**
  * Events: `begin({from, committed, started})`, `bytes(offset, Uint8Array)`, `marks([[offset, time, source], …])`,
@@ -36,12 +37,15 @@ export class LogStream {
     const socket = new WebSocket(socketUrl(`/ws/log/${this.id}?from=${this.expected ?? this.from}`));
     this.socket = socket;
     socket.binaryType = "arraybuffer";
+    // A proxy may swallow what it does not know without a word.
+    const patience = setTimeout(() => socket.readyState === WebSocket.CONNECTING && this.giveUp(socket), OPEN_WITHIN);
     socket.onmessage = (event) => {
       if (this.closed || socket !== this.socket) return;
       if (typeof event.data === "string") this.message(JSON.parse(event.data));
       else this.frame(event.data, socket);
     };
     socket.onclose = (event) => {
+      clearTimeout(patience);
       if (this.closed || socket !== this.socket) return;
       if (event.code === 4404 || event.code === 4401) {
         this.emit("state", "gone", 0);
@@ -49,7 +53,8 @@ export class LogStream {
         return;
       }
       this.tries += 1;
-      if (this.tries > 3) this.poll(performance.now() + SOCKET_AGAIN);
+      // One that never came to a message is blocked, as far as we can tell; others get a few tries.
+      if (this.tries > 3 || !this.everHeard) this.poll(performance.now() + SOCKET_AGAIN);
       else {
         this.emit("state", "reconnecting", this.tries);
         this.timer = setTimeout(() => this.connect(), backoff(this.tries));
@@ -57,9 +62,18 @@ export class LogStream {
     };
   }
 
+  giveUp(socket) {
+    if (this.closed || socket !== this.socket) return;
+    this.socket = null;
+    closeQuietly(socket);
+    this.tries += 1;
+    this.poll(performance.now() + SOCKET_AGAIN);
+  }
+
   message(message) {
     if ("from" in message) {
       this.tries = 0;
+      this.everHeard = true;
       if (this.expected === null) {
         this.expected = message.from;
         this.emit("begin", message);
@@ -112,17 +126,35 @@ export class LogStream {
         return void this.close();
       }
     }
-    this.timer = setTimeout(() => (performance.now() > until ? this.connect() : this.poll(until)), POLL);
+    if (this.closed) return;
+    if (performance.now() > until) return void this.connect();
+    try {
+      await get(`${this.url}/wait?after=${this.expected ?? 0}`);
+      this.poll(until);
+    } catch {
+      this.timer = setTimeout(() => this.poll(until), AFTER_FAILURE);
+    }
   }
 }
 
-class Gone extends Error {}
+class Gone extends Error {
+  gone = true;
+}
 
-/** Bytes from `from` (negative: from the end) up to `to`, at most 1 MiB. */
-export async function fetchRange(url, from, to = null) {
-  const response = await fetch(`${url}?from=${from}${to === null ? "" : `&to=${to}`}`, {
-    headers: { "HX-Request": "true" },
-  });
+const HEADERS = { "HX-Request": "true" };
+
+/** A JSON answer of the console. */
+export async function get(url) {
+  const response = await fetch(url, { headers: HEADERS });
+  if (response.headers.get("HX-Refresh") || (response.status === 404 && !/\/lines\/\d+/.test(url))) throw new Gone(url);
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(answer.error ?? `The console answered ${response.status}.`);
+  return answer;
+}
+
+/** Bytes from `from` (negative: from the end), at most 1 MiB. */
+async function fetchRange(url, from) {
+  const response = await fetch(`${url}?from=${from}`, { headers: HEADERS });
   if (response.status === 404 || response.headers.get("HX-Refresh")) throw new Gone(url);
   if (!response.ok) throw new Error(`${response.status}`);
   return {
@@ -134,7 +166,6 @@ export async function fetchRange(url, from, to = null) {
   };
 }
 
-export async function fetchMarks(url, from, to) {
-  const response = await fetch(`${url}/marks?from=${from}&to=${to}`, { headers: { "HX-Request": "true" } });
-  return response.ok ? (await response.json()).marks : [];
+async function fetchMarks(url, from, to) {
+  return (await get(`${url}/marks?from=${from}&to=${to}`)).marks;
 }

@@ -1,0 +1,121 @@
+"""Search in a whole log: which lines match, piece by piece, in bounded time.
+
+Expressions are RE2's: they take time proportional to the text, whatever they are. What is searched is what a reader
+sees: without the escape sequences that colour it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+import re2
+
+from runs.logs.lines import Lines
+
+BLOCK = 4 * 2**20
+SECONDS = 0.75
+"""For one answer; whoever asked goes on from where it ended."""
+MOST_HITS = 5000
+LONGEST_QUERY = 500
+_LONGEST_LINE = 32 * 2**20
+_MEMORY = 8 * 2**20
+_ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[PX^_][^\x1b\n]*\x1b\\|[ -/]*[0-~])"
+)
+
+
+class BadQuery(ValueError):
+    """A query that cannot be searched for, in words for who wrote it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Numbers of lines that match, in order, and from which byte to go on; `done`: everything was looked at."""
+
+    lines: list[int]
+    next: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    text: str
+    case: bool = False
+    word: bool = False
+    regex: bool = False
+    invert: bool = False
+
+    def compiled(self) -> re2._Regexp[bytes]:
+        """Raises BadQuery."""
+        if not self.text:
+            raise BadQuery("q: must not be empty")
+        if len(self.text) > LONGEST_QUERY:
+            raise BadQuery(f"q: must have at most {LONGEST_QUERY} characters")
+        source = self.text if self.regex else re2.escape(self.text)
+        if self.word:
+            source = rf"\b(?:{source})\b"
+        options = re2.Options()
+        options.case_sensitive = self.case
+        options.never_nl = True
+        options.one_line = False
+        options.max_mem = _MEMORY
+        options.log_errors = False
+        try:
+            found: re2._Regexp[bytes] = re2.compile(f"(?m){source}".encode(), options)
+        except re2.error as problem:
+            words = problem.args[0].decode() if isinstance(problem.args[0], bytes) else str(problem)
+            raise BadQuery(f"q: is not a regular expression: {words}") from None
+        if found.search(b""):
+            raise BadQuery("q: matches everything, even an empty line")
+        return found
+
+
+def search(log: Lines, query: Query, start: int, *, limit: int = MOST_HITS) -> Found:
+    """Lines that match, of those that begin at byte `start` or later. A last line without end counts once it has one."""
+    expression = query.compiled()
+    deadline = time.monotonic() + SECONDS
+    at, number = _line_start(log, start)
+    lines: list[int] = []
+    while at < log.committed:
+        data = log.whole_lines(at, BLOCK, _LONGEST_LINE)
+        if not data:
+            break
+        text = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
+        here = _matching(expression, text)
+        count = text.count(b"\n") + (not text.endswith(b"\n"))
+        if query.invert:
+            matched = set(here)
+            here = [line for line in range(count) if line not in matched]
+        if len(lines) + len(here) > limit and lines:
+            break
+        lines += [number + line for line in here]
+        at += len(data)
+        number += count
+        if len(lines) >= limit or time.monotonic() > deadline:
+            break
+    return Found(lines, at, at >= log.committed)
+
+
+def _line_start(log: Lines, start: int) -> tuple[int, int]:
+    """The first line that begins at a byte or later: (its offset, its number)."""
+    if start <= 0:
+        return 0, 1
+    number = log.number_at(start)
+    begin = log.start_of(number)
+    return (begin, number) if begin == start else (log.start_of(number + 1), number + 1)
+
+
+def _matching(expression: re2._Regexp[bytes], text: bytes) -> list[int]:
+    found: list[int] = []
+    line, counted, at = 0, 0, 0
+    while match := expression.search(text, at):
+        line += text.count(b"\n", counted, match.start())
+        counted = match.start()
+        found.append(line)
+        end = text.find(b"\n", match.start())
+        if end < 0:
+            break
+        at = end + 1
+    return found

@@ -1,0 +1,65 @@
+"""/runs/<name>/log/…/search and /picked: which lines of a log match, and some lines by their numbers."""
+
+from __future__ import annotations
+
+from django.http import HttpResponseBase, JsonResponse
+from django.views.decorators.http import require_safe
+
+from runs.logs import store
+from runs.logs.lines import Lines
+from runs.logs.search import BadQuery, Query, search
+from runs.views.access import get_stream
+from runs.views.log_lines import shown
+from teams.views.access import PageRequest, page
+
+MOST_PICKED = 200
+
+
+@require_safe
+@page
+def matches(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """Numbers of lines with `?q=`, of those that begin at byte `?from=` or later: `{"lines": [7, …], "next": byte from
+    which to go on, "done": whether the end was reached, "committed"}`. In bounded time: ask again until `done`.
+
+    `?case=1`, `?word=1`, `?regex=1` (RE2), `?invert=1`: the lines that do not match.
+    """
+    log = get_stream(request, name, attempt, rank, stream)
+    flags = {flag: request.GET.get(flag) in {"1", "true"} for flag in ("case", "word", "regex", "invert")}
+    try:
+        start = int(request.GET.get("from") or 0)
+    except ValueError:
+        return JsonResponse({"error": "from: must be a byte's place"}, status=400)
+    lines = Lines(store.location(log), log.committed, log.lines)
+    try:
+        found = search(lines, Query(request.GET.get("q", ""), **flags), start)
+    except BadQuery as problem:
+        return JsonResponse({"error": str(problem)}, status=400)
+    return JsonResponse(
+        {"lines": found.lines, "next": found.next, "done": found.done, "committed": log.committed}
+    )
+
+
+@require_safe
+@page
+def picked(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
+    """Lines by their numbers, `?lines=3,17,18` in rising order, at most 200: `{"lines": [as in /lines, …]}`."""
+    log = get_stream(request, name, attempt, rank, stream)
+    try:
+        numbers = [int(number) for number in request.GET.get("lines", "").split(",")]
+    except ValueError:
+        numbers = []
+    if not 0 < len(numbers) <= MOST_PICKED or numbers != sorted(numbers) or numbers[0] < 1:
+        return JsonResponse(
+            {"error": f"lines: must be 1 to {MOST_PICKED} numbers in rising order"}, status=400
+        )
+    lines = Lines(store.location(log), log.committed, log.lines)
+    found = []
+    while numbers:
+        # Neighbours come in one piece.
+        run = 1
+        while run < len(numbers) and numbers[run] == numbers[0] + run:
+            run += 1
+        window = lines.window(numbers[0], run)
+        found += [shown(line) for line in window]
+        numbers = numbers[max(1, len(window)) :]
+    return JsonResponse({"lines": found})
