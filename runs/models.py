@@ -392,6 +392,12 @@ class LogStream(models.Model):
     """Bytes that are stored for good. Written by the holder of the lease, with `source_offset`."""
     source_offset = models.BigIntegerField(default=0)
     """Where to go on reading at the engine: differs from `committed` once masking changes lengths."""
+    lost = models.BigIntegerField(default=0)
+    """Bytes that the source no longer had."""
+    masked = models.BigIntegerField(default=0)
+    """How often a secret value was hidden."""
+    too_short = models.PositiveIntegerField(default=0)
+    """Secret values of the run that are not looked for: they are too short to tell from other output."""
     lines = models.BigIntegerField(default=0)
     last_output_at = models.DateTimeField(null=True)
     findings = models.JSONField(default=dict)

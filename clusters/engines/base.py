@@ -290,11 +290,18 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def read_logs(self, handle: Handle, rank: int, stream: str, offset: int) -> AsyncIterator[LogChunk]:
+    def read_logs(
+        self,
+        handle: Handle,
+        rank: int,
+        stream: str,
+        offset: int,
+        stored: Callable[[], int] | None = None,
+    ) -> AsyncIterator[LogChunk]:
         """Yield the bytes of a stream from `offset` on as they come, until the stream is complete.
 
-        Chunks are contiguous, at most 1 MiB. Asking for the next chunk says that those before it
-        are stored: the source may free them. Ends when the rank has ended and everything was handed over.
+        Chunks are contiguous, at most 1 MiB. Asking for the next chunk says that those before it are stored, up to
+        the offset that `stored` gives then, if it is given: so much the source may free. Ends when the rank has ended and everything was handed over.
         The first chunk's offset is greater than asked for only if the bytes between are lost for good.
         """
 

@@ -21,10 +21,11 @@ from django.db import DatabaseError, connection
 
 from clusters.connect import connect
 from clusters.engines import failpoints
-from clusters.engines.base import EngineUnavailable, Handle
+from clusters.engines.base import EngineUnavailable, Handle, Mark
 from clusters.models import Cluster
 from runs import wake
 from runs.logs import store
+from runs.logs.redact import Needles, Part, Redactor, needles_for
 from runs.models import Attempt, LogStream
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,9 @@ class _Commit:
     committed: int
     source_offset: int
     lines: int
+    lost: int
+    masked: int
+    too_short: int
     findings: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
     sha256: str = ""
@@ -127,38 +131,48 @@ class Collector:
                 store.Writer, store.location(stream), stream.committed, stream.lines, stream.findings
             )
         )
-        # What the source had lost before: as long as nothing is masked, both count the same bytes.
-        source_offset, gaps = stream.source_offset, stream.source_offset - stream.committed
         try:
-            async with aclosing(
-                _closable(engine.read_logs(handle, stream.rank, stream.name, source_offset))
-            ) as chunks:
-                async for chunk in chunks:
-                    before = writer.offset
-                    gaps += chunk.offset - source_offset
-                    failpoints.reached("log.chunk")
-                    await _to_the_end(asyncio.to_thread(writer.append, chunk.data, chunk.marks))
+            needles = await _needles(stream.attempt_id)
+            redactor = Redactor(needles.spelled, stream.source_offset)
+            lost, masked = stream.lost, stream.masked
+
+            async def keep(part: Part, **end: Any) -> None:
+                """Store what is decided, and say so."""
+                nonlocal masked
+                before = writer.offset
+                masked += part.masked
+                if part.data:
+                    marks = [Mark(before + mark.offset, mark.time, mark.source) for mark in part.marks]
+                    await _to_the_end(asyncio.to_thread(writer.append, part.data, marks))
                     failpoints.reached("log.appended")
-                    source_offset = chunk.offset + len(chunk.data)
-                    await self._commit(
-                        _Commit(
-                            stream.pk,
-                            token,
-                            before,
-                            writer.offset,
-                            source_offset,
-                            writer.lines,
-                            writer.findings,
-                        )
-                    )
+                commit = _Commit(
+                    stream.pk, token, before, writer.offset, redactor.offset, writer.lines, lost, masked,
+                    needles.too_short, writer.findings, **end,
+                )  # fmt: skip
+                await self._commit(commit)
+
+            reading = engine.read_logs(
+                handle, stream.rank, stream.name, redactor.offset, lambda: redactor.offset
+            )
+            async with aclosing(_closable(reading)) as chunks:
+                expected = redactor.offset
+                async for chunk in chunks:
+                    failpoints.reached("log.chunk")
+                    if chunk.offset > expected:
+                        # What was held back has no continuation: the source has lost it.
+                        await keep(redactor.finish())
+                        redactor.offset = chunk.offset
+                        lost += chunk.offset - expected
+                    expected = chunk.offset + len(chunk.data)
+                    part = await _to_the_end(asyncio.to_thread(redactor.feed, chunk.data, chunk.marks))
+                    if part.data:
+                        await keep(part)
             failpoints.reached("log.read_to_end")
+            await keep(redactor.finish())
             await _to_the_end(asyncio.to_thread(writer.finish))
-            end = _Commit(
-                stream.pk, token, writer.offset, writer.offset, source_offset, writer.lines, writer.findings,
-                ended=True, sha256=writer.sha256, end_reason="incomplete" if gaps else "complete",
-            )  # fmt: skip
             failpoints.reached("log.end_before")
-            await self._commit(end)
+            reason = "incomplete" if lost else "complete"
+            await keep(Part(), ended=True, sha256=writer.sha256, end_reason=reason)
             failpoints.reached("log.end_written")
         finally:
             await asyncio.to_thread(writer.close)
@@ -274,15 +288,16 @@ def _write(batch: Sequence[_Commit]) -> dict[uuid.UUID, tuple[uuid.UUID, str]]:
             """
             UPDATE runs_logstream AS stream
             SET committed = new.committed, source_offset = new.source_offset, lines = new.lines,
+                lost = new.lost, masked = new.masked, too_short = new.too_short,
                 findings = new.findings::jsonb,
                 last_output_at = CASE WHEN new.committed > stream.committed THEN clock_timestamp()
                                       ELSE stream.last_output_at END,
                 ended_at = CASE WHEN new.ended THEN clock_timestamp() END,
                 sha256 = new.sha256, end_reason = new.end_reason
             FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-                        %s::text[], %s::bool[], %s::text[], %s::text[])
-                 AS new(id, token, before, committed, source_offset, lines, findings, ended, sha256,
-                                end_reason),
+                        %s::bigint[], %s::bigint[], %s::int[], %s::text[], %s::bool[], %s::text[], %s::text[])
+                 AS new(id, token, before, committed, source_offset, lines, lost, masked, too_short,
+                        findings, ended, sha256, end_reason),
                  runs_attempt AS attempt, clusters_cluster AS cluster
             WHERE stream.id = new.id AND stream.lease_token = new.token AND stream.committed = new.before
               AND stream.ended_at IS NULL AND attempt.id = stream.attempt_id AND cluster.id = attempt.cluster_id
@@ -295,6 +310,9 @@ def _write(batch: Sequence[_Commit]) -> dict[uuid.UUID, tuple[uuid.UUID, str]]:
                 [c.committed for c in batch],
                 [c.source_offset for c in batch],
                 [c.lines for c in batch],
+                [c.lost for c in batch],
+                [c.masked for c in batch],
+                [c.too_short for c in batch],
                 [json.dumps(c.findings) for c in batch],
                 [c.ended for c in batch],
                 [c.sha256 for c in batch],
@@ -320,6 +338,11 @@ def _renew(tokens: dict[uuid.UUID, uuid.UUID]) -> None:
 @database_sync_to_async
 def _let_go(stream_id: uuid.UUID, token: uuid.UUID) -> None:
     LogStream.objects.filter(pk=stream_id, lease_token=token).update(lease_token=None, lease_until=None)
+
+
+@database_sync_to_async
+def _needles(attempt_id: uuid.UUID) -> Needles:
+    return needles_for(attempt_id)
 
 
 @database_sync_to_async

@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable
 
 BLOCK = 64 * 2**10
+LONGEST_SEQUENCE = 4 * 2**10
+"""Bytes of an escape sequence; what has no end until then is none."""
 ANSI = re.compile(
-    rb"\x1b(?:\[[0-9;:<=>?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
+    rb"\x1b(?:\[[0-9;:<=>?]{0,2048}[ -/]{0,16}[@-~]|[\]PX^_][^\x07\x1b]{0,4000}(?:\x07|\x1b\\)"
+    rb"|[ -/]{1,16}[0-~]|[0-OQ-WYZ\\`-~])"
 )
 """An escape sequence: CSI, the strings (OSC, DCS, SOS, PM, APC) with their end, and the short ones."""
-LONGEST_SEQUENCE = 4 * 2**10
-"""Bytes of an escape sequence that has no end; then it is none."""
+SGR = re.compile(rb"\x1b\[[0-9;:]{0,60}m")
+_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:<=>?]{0,2048}[ -/]{0,16}|[\]PX^_][^\x07\x1b]{0,4000}\x1b?|[ -/]{0,16})")
 
 
 class TextCutter:
@@ -63,15 +66,8 @@ class AnsiStripper:
             data, self._held = self._held + data, b""
         if b"\x1b" not in data:
             return data
-        # What may be the beginning of a sequence waits for its end. An ESC may also end a string.
-        start = data.find(b"\x1b", max(0, len(data) - LONGEST_SEQUENCE))
-        while start >= 0:
-            found = ANSI.match(data, start)
-            if found is None and _may_go_on(data[start:]):
-                self._held = data[start:]
-                data = data[:start]
-                break
-            start = data.find(b"\x1b", found.end() if found else start + 1)
+        end = unfinished_sequence(data)
+        data, self._held = data[:end], data[end:]
         return ANSI.sub(b"", data)
 
     def finish(self) -> bytes:
@@ -80,11 +76,15 @@ class AnsiStripper:
         return ANSI.sub(b"", held)
 
 
-_BEGUN = re.compile(rb"\x1b(?:\[[0-9;:<=>?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)")
-
-
-def _may_go_on(data: bytes) -> bool:
-    return _BEGUN.fullmatch(data) is not None
+def unfinished_sequence(data: bytes) -> int:
+    """Where an escape sequence begins that may go on in what follows; the length of `data` if there is none."""
+    start = data.find(b"\x1b", max(0, len(data) - LONGEST_SEQUENCE))
+    while start >= 0:
+        found = ANSI.match(data, start)
+        if found is None and _BEGUN.fullmatch(data, start):
+            return start
+        start = data.find(b"\x1b", found.end() if found else start + 1)
+    return len(data)
 
 
 def tail_offset(read: Callable[[int, int], bytes], end: int, lines: int) -> int:

@@ -116,7 +116,8 @@ async def wait(request: PageRequest, name: str, attempt: int, rank: int, stream:
 
 def described(log: LogStream) -> dict[str, Any]:
     """`committed` bytes and `ends` of lines are stored; `total` counts a last line that is `open`, too; `ended` is null,
-    "complete" or "incomplete", and then there is the `sha256` of all bytes; `errors` are in the error index."""
+    "complete" or "incomplete", and then there is the `sha256` of all bytes; `errors` are in the error index; `masked` says how often
+    a secret value was hidden, `too_short` how many values of the run are not looked for."""
     found = Lines(store.location(log), log.committed, log.lines)
     return {
         "committed": log.committed,
@@ -125,6 +126,8 @@ def described(log: LogStream) -> dict[str, Any]:
         "open": found.open,
         "ended": (log.end_reason or "complete") if log.ended_at else None,
         "sha256": log.sha256 or None,
+        "masked": log.masked,
+        "too_short": log.too_short,
         "errors": log.findings.get("errors", 0),
         "last_output_at": log.last_output_at.timestamp() if log.last_output_at else None,
     }

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -83,7 +83,14 @@ class ProcessEngine(Engine):
             if attempt.exists():
                 raise EngineUnavailable(f"the attempt could not be stopped: {error}") from error
 
-    async def read_logs(self, handle: Handle, rank: int, stream: str, offset: int) -> AsyncIterator[LogChunk]:
+    async def read_logs(
+        self,
+        handle: Handle,
+        rank: int,
+        stream: str,
+        offset: int,
+        stored: Callable[[], int] | None = None,
+    ) -> AsyncIterator[LogChunk]:
         """MAIN only; any other stream is complete and empty."""
         self._require_host()
         attempt = self._attempt(handle.key)
@@ -103,7 +110,7 @@ class ProcessEngine(Engine):
                         return  # Cleaned up.
                     if chunk is not None:
                         yield chunk
-                        if await asyncio.to_thread(reader.release):
+                        if await asyncio.to_thread(reader.release, stored() if stored else reader.offset):
                             stop.wake(folder)  # A supervisor that waits for room need not wait longer.
                     elif ended:
                         return

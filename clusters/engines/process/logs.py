@@ -133,13 +133,13 @@ class Reader:
         self.offset = chunk.offset + len(chunk.data)
         return chunk
 
-    def release(self) -> bool:
-        """Free the files whose every byte was taken, except the last. Says whether there were any."""
+    def release(self, stored: int) -> bool:
+        """Free the files whose every byte was taken and is stored, except the last. Says whether there were any."""
         try:
             starts = segments(str(self._folder))
         except FileNotFoundError:  # Cleaned up.
             return False
-        done = [start for start, following in pairwise(starts) if following <= self.offset]
+        done = [start for start, following in pairwise(starts) if following <= min(self.offset, stored)]
         for start in done:
             for name in (data_name(start), marks_name(start)):
                 with suppress(FileNotFoundError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from random import Random
@@ -169,7 +169,14 @@ class SimEngine(Engine):
             if lives and now + max(0.0, grace) < job.kill_at(now):
                 self._append(StopAsked(now, handle.key, max(0.0, grace)))
 
-    async def read_logs(self, handle: Handle, rank: int, stream: str, offset: int) -> AsyncIterator[LogChunk]:
+    async def read_logs(
+        self,
+        handle: Handle,
+        rank: int,
+        stream: str,
+        offset: int,
+        stored: Callable[[], int] | None = None,
+    ) -> AsyncIterator[LogChunk]:
         """MAIN only; any other stream is complete and empty."""
         state, now = await self._look()
         job = state.jobs.get(handle.key)

@@ -16,9 +16,12 @@ from runs import wake
 from runs.logs import store
 from runs.logs.collect import Collector
 from runs.logs.findings import Recogniser
+from runs.logs.redact import Needles
 from runs.logs.stream import follow
 from runs.models import LogStream, Run
-from teams.commands import Refused
+from teams.commands import Refused, create_secret
+from teams.states import SecretKind
+from tests.secrets import VALUES, request
 from tests.world import World, drive, make_run
 
 BINARY = r"""python3 - <<'EOF'
@@ -251,3 +254,47 @@ async def test_a_run_fails_for_what_its_log_shows_and_for_nothing_that_it_merely
         # In a thread of its own: the collector's work must go on beside it.
         attempt = await sync_to_async(drive, thread_sensitive=False)(run, within=60)
     assert attempt.reason == (reason or "")
+
+
+PRINTING = (
+    "for i in $(seq 40); do printf 'tok'; printf '%s' '-secret-'; sleep 0.004; printf 'value-%03d\\n' $i;"
+    " printf '\\033[31mtok-sec\\033[0mret-value'; printf tok-secret-value | base64; done;"
+    " printf 'tok-secret-'"
+)
+
+
+async def test_no_secret_value_is_ever_stored_whoever_dies(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needles = Needles.of(["tok-secret-value", "short"])
+    monkeypatch.setattr("runs.logs.collect.needles_for", lambda attempt_id: needles)
+    run = await started(world, PRINTING)
+    for _ in range(6):
+        async with Collecting():
+            await asyncio.sleep(0.1)
+        await LogStream.objects.filter(ended_at=None).aupdate(
+            lease_until=timezone.now() - timedelta(seconds=1)
+        )
+    async with Collecting():
+        await sync_to_async(drive)(run)
+        await eventually(lambda: sealed(run))
+    data = await sync_to_async(stored)(run)
+    stream = await LogStream.objects.aget(attempt__run=run)
+    for path in store.location(stream).folder.iterdir():
+        assert not any(spelled in path.read_bytes() for spelled in needles.spelled)
+    assert data.count(b"-0") == 40 and data.endswith(b"tok-secret-")
+    # In each round: in several writes, coloured, in base64.
+    assert data.count(b"***") == stream.masked == 40 * 3
+    assert (stream.too_short, stream.lost, stream.end_reason) == (1, 0, "complete")
+    assert stream.sha256 == hashlib.sha256(data).hexdigest()
+    assert stream.lines == data.count(b"\n")
+
+
+async def test_what_a_team_keeps_secret_is_hidden_in_the_logs_of_its_runs(world: World) -> None:
+    await sync_to_async(create_secret)(world.ada, world.vision, request(SecretKind.ENV_VAR))
+    async with Collecting():
+        run = await ended(world, "echo before $API_TOKEN after; printf %s $API_TOKEN | base64")
+        await eventually(lambda: sealed(run))
+    data = await sync_to_async(stored)(run)
+    assert data.startswith(b"before *** after\n***")
+    assert VALUES[SecretKind.ENV_VAR]["value"].encode() not in data

@@ -48,7 +48,7 @@ def test_lines_come_with_their_number_place_time_source_and_colour(world: World,
     assert (fourth["text"], fourth["more"]) == ("x" * 4096, 10_000 - 4096)
     assert answer == {
         "first": 3, "next": 5, "sgr": "1;31", "committed": len(DATA), "ends": 4, "total": 5, "open": True,
-        "ended": None, "sha256": None, "errors": 0, "last_output_at": None,
+        "ended": None, "sha256": None, "masked": 0, "too_short": 0, "errors": 0, "last_output_at": None,
     }  # fmt: skip
 
 

@@ -72,6 +72,23 @@ async def test_spool_files_are_freed_only_after_the_next_chunk_is_asked_for(worl
     assert (await world.chunks(handle))[0].offset == int(files[-1].name[5:25])
 
 
+async def test_what_a_reader_has_taken_but_not_stored_is_not_freed(world: World) -> None:
+    world.engine = world.another_engine(spool_limit=1 << 18)
+    handle = await world.launch("head -c 200000 /dev/zero")
+    await world.exited(handle)
+    files = sorted(world.private(handle).glob("*.spool"))
+    boundary = int(files[1].name[5:25])
+    stored = boundary - 1
+    stream = world.engine.read_logs(handle, 0, MAIN, 0, lambda: stored)
+    await anext(stream)
+    await anext(stream)
+    assert files[0].exists()
+    stored = boundary
+    await anext(stream)
+    assert not files[0].exists()
+    assert files[1].exists()
+
+
 async def test_a_rank_waits_for_its_reader_and_loses_nothing(world: World) -> None:
     world.engine = world.another_engine(spool_limit=1 << 16)
     size = 8 << 20
