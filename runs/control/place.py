@@ -6,11 +6,14 @@ may pass only with what it cannot use. Preemptible runs of lower priority make r
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
 from uuid import UUID
 
 from django.contrib.postgres.aggregates import ArrayAgg
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now
 
@@ -30,64 +33,138 @@ LOOK_AHEAD = 500
 nothing of who waits for another. Those further down are placed once these have gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """What a pass has to know of one that waits: of its rows the few columns that decide."""
+
+    pk: UUID
+    priority_order: int
+    created_at: datetime
+    nodes: int
+    gpus: int
+    cpus: int
+    gpu_type: str
+    queue_reason: str
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> _Queued:
+        return cls(*(getattr(attempt, column) for column in _COLUMNS))
+
+    @property
+    def turn(self) -> tuple[int, datetime, UUID]:
+        return self.priority_order, self.created_at, self.pk
+
+    @property
+    def waiting(self) -> Waiting:
+        each = Need(self.nodes, self.gpus // self.nodes, -(-self.cpus // self.nodes), self.gpu_type)
+        return Waiting(self.pk, each, self.priority_order)
+
+
+_COLUMNS = tuple(column.name for column in fields(_Queued))
+
+_door = threading.Lock()
+_coming: set[UUID] = set()
+"""Clusters for whose lock a thread of this process waits, to go down their queue: it does so for all who come
+meanwhile."""
+
+
+def join(attempt: Attempt, token: UUID) -> None:
+    """PENDING → QUEUED, and on to STARTING if its turn has come. The attempt is in the caller's hands, by `token`.
+
+    Who asks for the same as somebody ahead who waits, waits too: a thousand such cost no pass over the queue.
+    """
+    if _is_far_down(attempt):
+        lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token)
+        return
+    same = Attempt.objects.filter(
+        cluster=attempt.cluster_id, status=Status.QUEUED, run__desired=Desired.RUNNING,
+        priority_order__lte=attempt.priority_order, nodes=attempt.nodes, gpus=attempt.gpus, cpus=attempt.cpus,
+        gpu_type=attempt.gpu_type,
+    ).exclude(queue_reason="")  # fmt: skip
+    # The last of them: what the queue keeps for its head, those behind do not have.
+    nearest = same.order_by("-priority_order", "-created_at")
+    ahead = nearest.values_list("pk", "queue_reason").first()
+    if ahead is None:
+        place(attempt.cluster_id, joining=attempt, token=token)
+        return
+    lifecycle.advance(attempt, [Step(Status.QUEUED)], token=token, queue_reason=ahead[1])
+    if not (_nobody_places(attempt.cluster_id) and same.filter(pk=ahead[0]).exists()):
+        # A pass that did not see this one yet may just be giving out more than the one ahead needs.
+        place(attempt.cluster_id)
+
+
+def _nobody_places(cluster_id: UUID) -> bool:
+    free = Cluster.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=cluster_id)
+    with transaction.atomic():
+        return len(free.values_list("pk")) == 1
+
+
 def place(cluster_id: UUID, *, joining: Attempt | None = None, token: UUID | None = None) -> None:
     """Start what fits: QUEUED → STARTING with its allocations, in one transaction.
 
-    One pass at a time for each cluster: its row is locked, for some milliseconds. An attempt that is
-    `joining` is PENDING and in the caller's hands, by the lease `token`: it is queued, and placed at once
-    if its turn has come. The loop is rung for every other run that was placed, or has to make room.
+    One pass at a time for each cluster: its row is locked, for some milliseconds. Outside of a transaction, who
+    finds somebody waiting for that lock leaves it to them. An attempt that is `joining` is PENDING and in the
+    caller's hands, by the lease `token`: it is queued, and placed at once if its turn has come. The loop is rung
+    for every other run that was placed, or has to make room.
     """
-    if joining is not None and _is_far_down(joining):
-        lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
+    coming = joining is None and not connection.in_atomic_block
+    if coming:
+        with _door:
+            if cluster_id in _coming:
+                return
+            _coming.add(cluster_id)
+    try:
+        with transaction.atomic(savepoint=False):
+            cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
+            if coming:
+                # Whoever comes from here on may have changed what this pass does not see any more.
+                coming = False
+                _coming.discard(cluster_id)
+            _go_down(cluster, joining, token)
+    finally:
+        if coming:
+            _coming.discard(cluster_id)
+
+
+def _go_down(cluster: Cluster, joining: Attempt | None, token: UUID | None) -> None:
+    waiting = _waiting(cluster)
+    if joining is not None:
+        waiting.append(_Queued.of(joining))
+    if not waiting:
         return
-    with transaction.atomic(savepoint=False):
-        cluster = Cluster.objects.select_for_update(no_key=True).get(pk=cluster_id)
-        waiting = _waiting(cluster)
+    waiting.sort(key=lambda queued: queued.turn)
+    if _away(cluster):
+        # Nodes that nobody can reach are handed out to nobody: GPU time would count there in vain.
         if joining is not None:
-            waiting.append(joining)
-        if not waiting:
-            return
-        waiting.sort(key=lambda a: (a.priority_order, a.created_at, a.pk))
-        if _away(cluster):
-            # Nodes that nobody can reach are handed out to nobody: GPU time would count there in vain.
-            if joining is not None:
-                lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
-            return
-        failpoints.reached("place.locked")
-        decided = plan(
-            _nodes(cluster),
-            _held(cluster),
-            [
-                Waiting(
-                    a.pk,
-                    Need(a.nodes, a.gpus // a.nodes, -(-a.cpus // a.nodes), a.gpu_type),
-                    a.priority_order,
-                )
-                for a in waiting
-            ],
-        )
-        by_id = {attempt.pk: attempt for attempt in waiting}
-        for attempt_id, placements in decided.placed:
-            attempt = by_id[attempt_id]
-            if attempt is joining:
-                _start(attempt, placements, token)
-                continue
-            try:
-                with transaction.atomic():
-                    _start(attempt, placements)
-            except lifecycle.Stale:
-                continue  # stopped meanwhile; what it would have held is free again at the next pass
-            wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
-        if joining is not None and joining.pk in decided.waiting:
             lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
-        _preempt(decided.preempted, by_id)
-        _explain(by_id, decided.waiting)
-        Cluster.objects.filter(pk=cluster_id).update(placed_at=Now())
-        failpoints.reached("place.decided")
+        return
+    failpoints.reached("place.locked")
+    decided = plan(_nodes(cluster), _held(cluster), [queued.waiting for queued in waiting])
+    wanted = {pk for pk, _ in decided.placed} | set(decided.preempted.values())
+    by_id = Attempt.objects.select_related("run").in_bulk(wanted)
+    if joining is not None:
+        by_id[joining.pk] = joining
+    for attempt_id, placements in decided.placed:
+        attempt = by_id[attempt_id]
+        if attempt is joining:
+            _start(attempt, placements, token)
+            continue
+        try:
+            with transaction.atomic():
+                _start(attempt, placements)
+        except lifecycle.Stale:
+            continue  # stopped meanwhile; what it would have held is free again at the next pass
+        wake.ring(RECONCILE, str(attempt.run_id), queue=cluster.queue)
+    if joining is not None and joining.pk in decided.waiting:
+        lifecycle.advance(joining, [Step(Status.QUEUED)], token=token)
+    _preempt(decided.preempted, by_id)
+    _explain(waiting, decided.waiting)
+    Cluster.objects.filter(pk=cluster.pk).update(placed_at=Now())
+    failpoints.reached("place.decided")
 
 
 def _queue(cluster_id: UUID) -> QuerySet[Attempt]:
-    queue = queries.queue(cluster_id).select_related(None).defer(None).select_related("run")
+    queue = queries.queue(cluster_id).select_related(None).defer(None)
     return queue.filter(run__desired=Desired.RUNNING)
 
 
@@ -99,13 +176,17 @@ def _is_far_down(joining: Attempt) -> bool:
     return last is not None and last < (joining.priority_order, joining.created_at, joining.pk)
 
 
-def _waiting(cluster: Cluster) -> list[Attempt]:
+def _waiting(cluster: Cluster) -> list[_Queued]:
     """Those at the head of the queue, of each GPU type."""
     queue = _queue(cluster.pk)
     types = {CPU, *(node["gpu_type"] for node in cluster.capacity.get("nodes", ()))}
-    of_types = [queue.filter(gpu_type=gpu_type)[:LOOK_AHEAD] for gpu_type in sorted(types)]
-    gone = queue.exclude(gpu_type__in=types)[:LOOK_AHEAD]
-    return [attempt for found in (*of_types, gone) for attempt in found]
+    of_types = [queue.filter(gpu_type=gpu_type) for gpu_type in sorted(types)]
+    gone = queue.exclude(gpu_type__in=types)
+    return [
+        _Queued(*columns)
+        for found in (*of_types, gone)
+        for columns in found.values_list(*_COLUMNS)[:LOOK_AHEAD]
+    ]
 
 
 def _away(cluster: Cluster) -> bool:
@@ -194,14 +275,14 @@ def _preempt(victims: Mapping[UUID, UUID], waiting: Mapping[UUID, Attempt]) -> N
         commands.preempt(victim.run, waiting[victims[victim.pk]].run)
 
 
-def _explain(attempts: Mapping[UUID, Attempt], waiting: Mapping[UUID, str]) -> None:
+def _explain(waiting: Iterable[_Queued], lacks: Mapping[UUID, str]) -> None:
     """Store why each attempt waits, where that has changed. Its place is not stored: that changes with every
     run that leaves the queue, and is counted where it is shown."""
-    changed = []
-    for attempt_id, lack in waiting.items():
-        if attempts[attempt_id].queue_reason != lack:
-            attempts[attempt_id].queue_reason = lack
-            changed.append(attempts[attempt_id])
+    changed = [
+        Attempt(pk=queued.pk, queue_reason=lacks[queued.pk])
+        for queued in waiting
+        if lacks.get(queued.pk, queued.queue_reason) != queued.queue_reason
+    ]
     Attempt.objects.bulk_update(changed, ["queue_reason"])
 
 

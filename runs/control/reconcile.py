@@ -33,7 +33,7 @@ from clusters.states import STALE_AFTER
 from runs import commands, lifecycle, queries, unseal, wake
 from runs.control import claim, decide
 from runs.control.decide import Ending, Log, Sign, Situation
-from runs.control.place import place
+from runs.control.place import join, place
 from runs.control.spec import launch_spec
 from runs.lifecycle import COMPLETED, Outcome, Retry, Stale, Step
 from runs.models import Attempt, LogStream, NodeState
@@ -209,8 +209,7 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
             return False
         case decide.Enqueue():
             failpoints.reached("enqueue.before")
-            with transaction.atomic():
-                place(attempt.cluster_id, joining=attempt, token=token)
+            join(attempt, token)
             failpoints.reached("enqueue.done")
         case decide.Launch():
             _launch(attempt, engine, token, now)

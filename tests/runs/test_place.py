@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from uuid import uuid4
 
 from asgiref.sync import async_to_sync
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from clusters.models import Cluster
 from clusters.states import STALE_AFTER
+from runs import commands
 from runs.commands.change import selected
 from runs.control.place import place
 from runs.control.reconcile import load, reconcile
 from runs.control.sweep import PLACE_EVERY, sweep_cluster
 from runs.lifecycle import database_now
 from runs.logs import collect
-from runs.models import Allocation, Attempt, LogStream, Run
+from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, Run
 from runs.queries import RunFilters, holding, queue
-from runs.states import TERMINAL, Priority
+from runs.states import TERMINAL, Priority, Status
 from tests.world import World, drive, latest, make_cluster, make_run, until
 
 
@@ -103,3 +105,51 @@ def test_what_names_every_node_is_not_read_with_every_row(world: World) -> None:
         assert async_to_sync(collect._claim)(uuid4(), 10)
     joined = [query["sql"] for query in queries if "JOIN" in query["sql"] and '"capacity"' in query["sql"]]
     assert not joined
+
+
+def test_who_asks_for_the_same_as_one_ahead_waits_without_a_pass_and_follows_it(world: World) -> None:
+    world.cluster.capacity["nodes"][0]["slots"] = 1
+    world.cluster.save()
+    running = make_run(world.ada, "sleep 60")
+    drive(running, "RUNNING")
+    first = make_run(world.ada)
+    drive(first, "QUEUED")
+    place(world.cluster.pk)
+    world.cluster.refresh_from_db()
+    passed = world.cluster.placed_at
+    same, higher = make_run(world.ada), make_run(world.ada, priority=Priority.HIGH)
+    reconcile(same.pk)
+    world.cluster.refresh_from_db()
+    assert (latest(same).status, latest(same).queue_reason) == ("QUEUED", "needs 1 node slot, 0 free")
+    assert world.cluster.placed_at == passed
+    reconcile(higher.pk)  # might make room for itself, so that is looked at
+    world.cluster.refresh_from_db()
+    assert world.cluster.placed_at is not None and passed is not None and world.cluster.placed_at > passed
+    commands.stop(world.ada, running, grace=0)
+    for run in (higher, first, same):
+        drive(run, "COMPLETED")
+    ends = [latest(run).started_at for run in (higher, first, same)]
+    assert ends == sorted(ends, key=str)
+
+
+def test_of_many_who_want_the_queue_looked_at_one_waits_for_its_turn(world: World) -> None:
+    def ask() -> None:
+        try:
+            place(world.cluster.pk)
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=ask) for _ in range(5)]
+    with transaction.atomic():
+        Cluster.objects.select_for_update(no_key=True).get(pk=world.cluster.pk)  # a pass goes on
+        for thread in threads:
+            thread.start()
+        until(lambda: sum(thread.is_alive() for thread in threads) == 1)
+        run = make_run(world.ada)
+        Attempt.objects.filter(run=run).update(status=Status.QUEUED)
+        LifecycleEntry.objects.filter(attempt__run=run).update(status=Status.QUEUED)
+        Run.objects.filter(pk=run.pk).update(status=Status.QUEUED)
+    for thread in threads:
+        thread.join(20)
+    # What came while it waited, it saw.
+    assert latest(run).status == "STARTING"
