@@ -65,8 +65,8 @@ demo: setup ## Fill a running console with two teams, runs in every status and l
 chaos: setup-dev ## Disturb a whole console of its own, and check that nothing is lost
 	@exec $(RUN) -m chaos $(ARGS)
 
-bench: setup ## Measure: submit to seen, against a bare subprocess and Ray Jobs
-	@exec $(RUN) -m bench
+bench: setup ## Measure, against a peer in the same run; ARGS=throughput for one, see bench/
+	@exec $(RUN) -m bench $(ARGS)
 
 docs: setup-dev ## Make the pictures and check the links of README and docs/
 	@RUNYARD_CHROMIUM="$$($(PYTHON) tools/chromium.py)" && export RUNYARD_CHROMIUM && exec $(RUN) -m tools.docs

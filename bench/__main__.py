@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from bench import findings, pages, submit
+from bench import findings, loop, pages, recovery, submit, throughput
 
-BENCHMARKS = {"findings": findings.main, "pages": pages.main, "submit": submit.main}
+BENCHMARKS = {
+    "findings": findings.main,
+    "loop": loop.main,
+    "pages": pages.main,
+    "recovery": recovery.main,
+    "submit": submit.main,
+    "throughput": throughput.main,
+}
 
 
 def main() -> int:

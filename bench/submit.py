@@ -93,9 +93,17 @@ class Ray:
     def run_once(self) -> float:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
+        self.process.stdin.write("1 1\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
+
+    def rate(self, jobs: int, clients: int) -> float:
+        """Jobs a second, of so many that so many clients submit and wait for."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{jobs} {clients}\n")
+        self.process.stdin.flush()
+        return jobs / float(self.process.stdout.readline())
 
     def close(self) -> None:
         assert self.process.stdin is not None
