@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Status(StrEnum):
@@ -123,3 +125,61 @@ class RunType(StrEnum):
     PRETRAINING = "PRETRAINING"
     HERO_RUN = "HERO_RUN"
     SECRET_TEST = "SECRET_TEST"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """An experiment tracker that is told about a run by variables (mapi §4.4)."""
+
+    variables: Mapping[str, str]
+    """Parameter → variable."""
+    required: tuple[str, ...]
+    """One of these has to be there."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    run_name: str = ""
+    """The variable that gets the run's name."""
+
+    def environment(self, params: Mapping[str, Any], run_name: str) -> dict[str, str]:
+        """The variables for one run. Lists are joined by commas."""
+        given = {name: value for name, value in params.items() if value not in (None, "", [])}
+        env = {self.run_name: run_name} if self.run_name else {}
+        for name, value in {**self.defaults, **given}.items():
+            env[self.variables[name]] = ",".join(value) if isinstance(value, list) else value
+        return env
+
+
+TRACKERS: Mapping[str, Tracker] = {
+    "wandb": Tracker(
+        {
+            "project": "WANDB_PROJECT",
+            "entity": "WANDB_ENTITY",
+            "group": "WANDB_RUN_GROUP",
+            "jobType": "WANDB_JOB_TYPE",
+            "tags": "WANDB_TAGS",
+        },
+        ("project",),
+        run_name="WANDB_NAME",
+    ),
+    "comet_ml": Tracker(
+        {
+            "project": "COMET_PROJECT_NAME",
+            "projectName": "COMET_PROJECT_NAME",
+            "workspace": "COMET_WORKSPACE",
+        },
+        ("project", "projectName"),
+    ),
+    "mlflow": Tracker(
+        {"experimentName": "MLFLOW_EXPERIMENT_NAME", "trackingUri": "MLFLOW_TRACKING_URI"},
+        ("experimentName",),
+        {"trackingUri": "databricks"},
+    ),
+}
+
+
+def tracker_environment(integrations: Iterable[Mapping[str, Any]] | None, run_name: str) -> dict[str, str]:
+    """The variables of every tracker in a list of integrations that was checked."""
+    env: dict[str, str] = {}
+    for one in integrations or ():
+        if one["type"] in TRACKERS:
+            env |= TRACKERS[one["type"]].environment(one.get("params") or {}, run_name)
+    return env

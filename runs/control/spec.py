@@ -10,6 +10,7 @@ from runs import unseal
 from runs.control.inject import inject
 from runs.control.place import placements_of
 from runs.models import Attempt, RunToken
+from runs.states import tracker_environment
 from teams.crypto import hash_api_key, new_run_token
 from teams.unseal import for_run, note_use
 
@@ -32,6 +33,7 @@ def launch_spec(attempt: Attempt) -> LaunchSpec:
     env = {
         "PYTHONUNBUFFERED": "1",
         **{name: str(value) for name, value in spec.env.items()},
+        **tracker_environment(spec.submitted.get("integrations"), run.name),
         "RUN_NAME": run.name,
         "COMPOSER_RUN_NAME": run.name,
         "RESUMPTION_INDEX": str(attempt.index),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from runs.commands import LONGEST_HOURS, MOST_METADATA, Compute, RunRequest
+from runs.forms import integrations
 from runs.forms.plain import MOST_BYTES, PlainError, plain
 from runs.states import PRIORITY_NAMES, Priority, RunType
 from teams.commands import Refused
@@ -362,16 +363,7 @@ def _check_metadata(form: _Form, metadata: Mapping[str, Any]) -> None:
 
 def _refuse_unsupported(form: _Form, given: Mapping[str, Any]) -> None:
     """What later versions will do must not be dropped in silence by this one."""
-    integrations = given.get("integrations", [])
-    if not isinstance(integrations, list):
-        form.problem("integrations", "must be a list")
-    elif integrations:
-        kinds = {str(i.get("type")) if isinstance(i, dict) else _shown(i) for i in integrations}
-        form.problem(
-            "integrations",
-            f"this version of Runyard does not carry out {', '.join(sorted(kinds))} yet; leave it out and do "
-            "the same in command",
-        )
+    integrations.check(given.get("integrations"), form.problem)
     if form.mapping(given, "dependentDeployment"):
         form.problem(
             "dependentDeployment", "this version of Runyard does not start side-cars yet; leave it out"

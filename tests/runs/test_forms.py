@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runs.commands import Compute
 from runs.forms import parse_interactive_input, parse_run_input, parse_run_yaml, to_yaml
-from runs.states import Priority, RunType
+from runs.states import Priority, RunType, tracker_environment
 from teams.commands import Refused
 
 LEAST = {"runName": "hello", "image": "python:3.12", "command": "true"}
@@ -172,11 +172,61 @@ def test_variables_are_checked(row: Any) -> None:
 
 
 def test_what_this_version_does_not_do_is_refused() -> None:
-    for kind in ("git_repo", "pip_packages", "apt_packages", "wandb", "comet_ml", "mlflow"):
+    for kind in ("git_repo", "pip_packages", "apt_packages"):
         text = problem(integrations=[{"type": kind, "params": {}}])
         assert text.startswith(f"integrations: this version of Runyard does not carry out {kind} yet")
     assert problem(dependentDeployment={"image": "a"}).startswith("dependentDeployment: ")
     parse_run_input({**LEAST, "integrations": [], "dependentDeployment": {}})
+
+
+WRONG_INTEGRATIONS: list[tuple[Any, str]] = [
+    ("x", "integrations: must be a list"),
+    ([1], "integrations[0]: must be {type, params}"),
+    ([{"type": 3}], "integrations[0]: must be {type, params}"),
+    ([{"type": "wandd"}], 'integrations[0]: there is no integration "wandd"; did you mean wandb?'),
+    ([{"type": "wandb", "params": {}}], "integrations[0].params: wandb needs project"),
+    ([{"type": "comet_ml"}], "integrations[0].params: comet_ml needs project or projectName"),
+    ([{"type": "mlflow", "params": []}], "integrations[0].params: must be an object"),
+    (
+        [{"type": "wandb", "params": {"project": "p", "entitty": "e"}}],
+        "integrations[0].params.entitty: wandb has no such parameter; did you mean entity?",
+    ),
+    ([{"type": "wandb", "params": {"project": 3}}], "integrations[0].params.project: must be text"),
+    (
+        [{"type": "wandb", "params": {"project": "p", "tags": ["a,b"]}}],
+        "integrations[0].params.tags: must be a list of texts",
+    ),
+    ([{"type": "wandb", "params": {"project": "p"}}] * 2, "integrations[0]: wandb is there 2 times"),
+]
+
+
+@pytest.mark.parametrize(("given", "text"), WRONG_INTEGRATIONS)
+def test_a_wrong_integration_is_named_with_its_parameter(given: Any, text: str) -> None:
+    assert problem(integrations=given).startswith(text)
+
+
+def test_trackers_become_variables_with_the_runs_name() -> None:
+    integrations = [
+        {
+            "type": "wandb",
+            "params": {"project": "p", "entity": "e", "group": "g", "jobType": "j", "tags": ["a", "b"]},
+        },
+        {"type": "comet_ml", "params": {"projectName": "c", "workspace": "w"}},
+        {"type": "mlflow", "params": {"experimentName": "/x"}},
+    ]
+    assert parse_run_input({**LEAST, "integrations": integrations}).submitted["integrations"] == integrations
+    assert tracker_environment(integrations, "hello-abc123") == {
+        "WANDB_NAME": "hello-abc123",
+        "WANDB_PROJECT": "p",
+        "WANDB_ENTITY": "e",
+        "WANDB_RUN_GROUP": "g",
+        "WANDB_JOB_TYPE": "j",
+        "WANDB_TAGS": "a,b",
+        "COMET_PROJECT_NAME": "c",
+        "COMET_WORKSPACE": "w",
+        "MLFLOW_EXPERIMENT_NAME": "/x",
+        "MLFLOW_TRACKING_URI": "databricks",
+    }
 
 
 def test_metadata_have_limits() -> None:

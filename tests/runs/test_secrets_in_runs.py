@@ -136,6 +136,16 @@ def test_the_runs_own_variable_gives_way_to_a_secret_and_nobody_elses_arrives(
     assert (shared / "out").read_text() == "planted-env-4f1c9a7be2 none\n"
 
 
+def test_a_tracker_is_told_of_the_run_and_a_secret_brings_its_key(world: World, shared: Path) -> None:
+    key = request(K.ENV_VAR, metadata={"key": "WANDB_API_KEY"})
+    create_secret(world.ada, world.vision, key)
+    submitted = {"integrations": [{"type": "wandb", "params": {"project": "p"}}]}
+    shell = f"echo $WANDB_PROJECT $WANDB_NAME $WANDB_API_KEY > {shared}/out"
+    run = make_run(world.ada, shell, submitted=submitted, env={"WANDB_PROJECT": "own"})
+    drive(run)
+    assert (shared / "out").read_text() == f"p {run.name} planted-env-4f1c9a7be2\n"
+
+
 def test_a_secret_that_does_not_open_fails_the_run_by_name(world: World) -> None:
     keep(world, K.ENV_VAR, K.MOUNTED)
     Secret.objects.filter(kind=K.ENV_VAR).update(name="renamed")
