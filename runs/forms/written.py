@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -91,7 +92,13 @@ def to_yaml(submitted: Mapping[str, Any]) -> str:
         elif name == "env_variables":
             value = {row["envKey"]: row.get("envValue") for row in value}
         elif name == "integrations":
-            value = [{"integration_type": row.get("type"), **(row.get("params") or {})} for row in value]
+            value = [
+                {
+                    "integration_type": row.get("type"),
+                    **{_snake(member): item for member, item in (row.get("params") or {}).items()},
+                }
+                for row in value
+            ]
         data[name] = value
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -149,8 +156,21 @@ def _env(value: Any) -> tuple[Any, dict[str, str]]:
 def _integration(row: Any) -> Any:
     if not isinstance(row, dict):
         return row
-    params = {key: value for key, value in row.items() if key not in {"integration_type", "type"}}
+    params = {_camel(key): value for key, value in row.items() if key not in {"integration_type", "type"}}
     return {"type": row.get("integration_type", row.get("type")), "params": params}
+
+
+def _camel(name: Any) -> Any:
+    """`experiment_name` → `experimentName`, as the client sends it."""
+    if not isinstance(name, str) or "_" not in name.strip("_"):
+        return name
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)
+
+
+def _snake(name: str) -> str:
+    """The way back."""
+    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def _speller(written: Mapping[str, str], lines: Mapping[str, int]) -> Callable[[str], str]:

@@ -205,6 +205,17 @@ def test_a_wrong_integration_is_named_with_its_parameter(given: Any, text: str) 
     assert problem(integrations=given).startswith(text)
 
 
+def test_a_trackers_parameters_are_written_in_yaml_as_the_client_takes_them() -> None:
+    text = (
+        "name: hello\nimage: python:3.12\ncommand: 'true'\nintegrations:\n- integration_type: mlflow\n"
+        "  experiment_name: /x\n  tracking_uri: databricks\n"
+    )
+    request = parse_run_yaml(text)
+    (one,) = request.submitted["integrations"]
+    assert one == {"type": "mlflow", "params": {"experimentName": "/x", "trackingUri": "databricks"}}
+    assert yaml.safe_load(to_yaml(request.submitted)) == yaml.safe_load(text)
+
+
 def test_trackers_become_variables_with_the_runs_name() -> None:
     integrations = [
         {
