@@ -192,6 +192,10 @@ class Attempt(models.Model):
     """That of the first rank to fail, else 0."""
     failed_rank = models.PositiveIntegerField(null=True)
 
+    progress = models.JSONField(null=True)
+    """What its training last said: `text` and `share` (0 to 1), and since when and from which share on it is measured."""
+    estimated_end_at = models.DateTimeField(null=True)
+
     # The control loop's own.
     handle = models.JSONField(null=True)
     queue_reason = models.CharField(max_length=300, blank=True)
@@ -422,3 +426,36 @@ class LogStream(models.Model):
 
     def __str__(self) -> str:
         return f"{self.attempt_id}/{self.rank}/{self.name}"
+
+
+class MetricSeries(models.Model):
+    """A number in a run's metadata, over the time of an attempt."""
+
+    attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="metrics")
+    key = models.CharField(max_length=200)
+    seen = models.PositiveBigIntegerField(default=0)
+    """How often it was said; of these each `every`th is a point."""
+    every = models.PositiveIntegerField(default=1)
+    kept = models.PositiveIntegerField(default=0)
+    """How many points there are."""
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["attempt", "key"], name="metric_series_once")]
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.attempt_id}"
+
+
+class MetricPoint(models.Model):
+    series = models.ForeignKey(MetricSeries, models.CASCADE, related_name="points", db_index=False)
+    at = models.DateTimeField()
+    value = models.FloatField()
+
+    class Meta:
+        indexes = [
+            # Reader: the curves of a run, and the thinning out of one.
+            models.Index(fields=["series", "id"], name="metric_points"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.value} at {self.at}"

@@ -14,7 +14,7 @@ from django.db.models.functions import Now, RowNumber
 
 from clusters.models import Cluster
 from clusters.states import CPU, STALE_AFTER, Sight, sight
-from runs.models import Attempt, LogStream, Run, RunToken
+from runs.models import Attempt, LogStream, MetricPoint, Run, RunToken
 from runs.states import HOLDING, LIVE, TERMINAL, WAITING, Desired, Priority, Status
 from teams.crypto import hash_api_key
 from teams.models import Membership, User
@@ -416,3 +416,16 @@ def first_failed_rank(attempt: Attempt) -> int | None:
     failed = attempt.node_states.exclude(exit_code=0).exclude(exit_code=None).filter(stopped=False)
     row = failed.order_by(F("ended_at").asc(nulls_last=True), "rank").first()
     return row.rank if row else None
+
+
+def metrics(run: Run) -> dict[str, list[tuple[int, float, float]]]:
+    """The curves of a run: key → (attempt's index, unix time, value), by attempt and time."""
+    rows = (
+        MetricPoint.objects.filter(series__attempt__run=run)
+        .order_by("series__key", "series__attempt__index", "pk")
+        .values_list("series__key", "series__attempt__index", "at", "value")
+    )
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for key, index, at, value in rows:
+        found.setdefault(key, []).append((index, at.timestamp(), value))
+    return found

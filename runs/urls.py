@@ -13,6 +13,7 @@ from runs.views import (
     log_lines,
     log_search,
     logs,
+    metrics,
     reasons,
     terminal,
 )
@@ -32,6 +33,7 @@ urlpatterns = [
     path("runs/<str:name>/undelete", actions.undelete, name="undelete"),
     path("runs/<str:name>/clone", editor.clone, name="clone"),
     path("runs/<str:name>/terminal", terminal.show, name="terminal"),
+    path("runs/<str:name>/metrics", metrics.points, name="metrics"),
     # /runs/<name>/log/<attempt>
     path("runs/<str:name>/log/<int:attempt>/state", log_lines.state, name="log-state"),
     path("runs/<str:name>/log/<int:attempt>/zip", log_files.archive, name="log-zip"),

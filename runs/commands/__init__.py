@@ -6,16 +6,15 @@ from __future__ import annotations
 from runs.commands.asked import Asked, forget_submissions, once
 from runs.commands.change import (
     LONGEST_HOURS,
-    MOST_METADATA,
     UPDATABLE,
     delete,
-    merge_metadata,
     restart,
     selected,
     stop,
     undelete,
     update,
 )
+from runs.commands.report import MOST_METADATA, create_event, merge_metadata
 from runs.commands.submit import RECONCILE, Compute, RunRequest, submit
 from runs.commands.system import expired, preempt
 from runs.commands.terminal import Visit, enter, leave, may_stay
@@ -29,6 +28,7 @@ __all__ = [
     "Compute",
     "RunRequest",
     "Visit",
+    "create_event",
     "delete",
     "enter",
     "expired",

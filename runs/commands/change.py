@@ -15,7 +15,7 @@ from django.db.models.functions import Least, Now
 from clusters.queries import visible_to as clusters_visible_to
 from runs import lifecycle, queries, wake
 from runs.commands.submit import PLACE, RECONCILE
-from runs.models import Attempt, Run, RunEvent, RunSpec
+from runs.models import Attempt, Run, RunEvent
 from runs.states import PRIORITY_NAMES, TERMINAL, Desired, Reason, Status
 from teams import audit
 from teams.commands import Refused
@@ -29,7 +29,7 @@ def stop(
 
     Silent for a run that has ended: whoever wanted it to end has what they want.
     """
-    _must_change(caller, run)
+    must_change(caller, run)
     if reason is None:
         reason = Reason.USER_STOPPED if run.creator_id == caller.user.pk else Reason.ADMIN_STOPPED
     with transaction.atomic():
@@ -60,7 +60,7 @@ def stop(
 
 def restart(caller: Caller, run: Run) -> Attempt:
     """Start a run that has ended once more, as a new attempt. Raises `Refused` if it has not ended."""
-    _must_change(caller, run)
+    must_change(caller, run)
     if run.deleted_at is not None:
         raise Refused(f"Run {run.name} is deleted; bring it back first, or clone it.", code=409, field="name")
     if not clusters_visible_to([run.team_id]).filter(pk=run.cluster_id).exists():
@@ -90,7 +90,7 @@ def restart(caller: Caller, run: Run) -> Attempt:
 
 def delete(caller: Caller, run: Run) -> None:
     """Take a run off every list at once; a live one is stopped first. Idempotent."""
-    _must_change(caller, run)
+    must_change(caller, run)
     with transaction.atomic():
         # Locked: a restart at the same time comes before, and is stopped here, or after, and is refused.
         Run.objects.select_for_update(no_key=True).get(pk=run.pk)
@@ -104,7 +104,7 @@ def delete(caller: Caller, run: Run) -> None:
 
 def undelete(caller: Caller, run: Run) -> None:
     """Bring a deleted run back, as it ended, for `RUNYARD_UNDELETE_HOURS`. Idempotent. Raises `Refused` after that."""
-    _must_change(caller, run)
+    must_change(caller, run)
     with transaction.atomic():
         since = Now() - timedelta(hours=settings.RUNYARD_UNDELETE_HOURS)
         back = Run.objects.filter(pk=run.pk, deleted_at__gt=since, purged_at=None)
@@ -132,7 +132,7 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
 
     Raises `Refused`, naming the field, with nothing changed.
     """
-    _must_change(caller, run)
+    must_change(caller, run)
     changes = {name: value for name, value in changes.items() if value is not None}
     columns = dict(changes)
     if "priority" in changes:
@@ -177,31 +177,8 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
     run.refresh_from_db()
 
 
-MOST_METADATA = 200
-"""Keys that a run's metadata may have."""
-
-
-def merge_metadata(caller: Caller, run: Run, metadata: Mapping[str, Any]) -> None:
-    """Set those keys of a run's metadata and leave the others. Raises `Refused` with nothing changed."""
-    _must_change(caller, run)
-    if run.purged_at is not None:
-        raise Refused(f"Run {run.name} is deleted for good; nothing can be noted of it any more.", code=409)
-    with transaction.atomic():
-        # Several ranks may write at the same time: each merges into what the one before has written.
-        spec = RunSpec.objects.select_for_update().get(run=run)
-        merged = {**spec.metadata, **metadata}
-        if len(merged) > MOST_METADATA:
-            raise Refused(
-                f"metadata: would have {len(merged)} keys; at most {MOST_METADATA} are allowed",
-                field="metadata",
-            )
-        RunSpec.objects.filter(run=run).update(metadata=merged)
-        Run.objects.filter(pk=run.pk).update(updated_at=Now())
-        audit.record(caller, "run.metadata_updated", run.name, team_id=run.team_id, keys=sorted(metadata))
-        wake.run_changed(run.pk, run.team_id, run.status)
-
-
-def _must_change(caller: Caller, run: Run) -> None:
+def must_change(caller: Caller, run: Run) -> None:
+    """Raises `Refused` for those who may not."""
     if not caller.may_change(team_id=run.team_id, owner_id=run.creator_id):
         raise Refused(
             f"You may not change run {run.name}: it is {run.creator.email}'s, and that takes the role admin "

@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from clusters.engines import failpoints
 from runs import wake
 from runs.logs import store
-from runs.models import Attempt, LogStream, NodeState, Run, RunEvent, RunSpec
+from runs.models import Attempt, LogStream, MetricSeries, NodeState, Run, RunEvent, RunSpec
 from runs.states import TERMINAL
 from teams import audit
 
@@ -62,7 +62,8 @@ def _purge(run: Run) -> None:
     with transaction.atomic():
         LogStream.objects.filter(attempt__run=run).delete()
         NodeState.objects.filter(attempt__run=run).update(message="")
-        attempts.update(message="", evidence={}, queue_reason="")
+        MetricSeries.objects.filter(attempt__run=run).delete()
+        attempts.update(message="", evidence={}, queue_reason="", progress=None, estimated_end_at=None)
         RunEvent.objects.filter(run=run).update(message="", data={})
         RunSpec.objects.filter(run=run).update(submitted={}, command="", env={}, parameters={}, metadata={})
         failpoints.reached("purge.texts_removed")

@@ -187,6 +187,7 @@ def _run(attempt: Attempt, reason: str = "") -> RunUtil:
         gpu_type=attempt.gpu_type,
         max_duration_seconds=run.max_duration_seconds,
         start_time=attempt.started_at,
+        estimated_end_time=attempt.estimated_end_at,
         reason=reason or None,
         scheduling=Scheduling(
             priority=run.priority,

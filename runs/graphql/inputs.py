@@ -71,6 +71,13 @@ class UpdateRunMetadataInput:
 
 
 @strawberry.input
+class CreateRunEventInput:
+    run_name: str
+    event_type: str
+    event_data: JSON | None = None
+
+
+@strawberry.input
 class CreateRunInput:
     run_input: JSON = strawberry.field(
         description="The run, as `mcli run` sends it. Checked by Runyard itself and kept as it came."

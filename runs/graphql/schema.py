@@ -11,9 +11,10 @@ from django.db import transaction
 
 from runs import commands, queries
 from runs.forms import parse_interactive_input, parse_metadata, parse_run_input
-from runs.graphql import load, logs, types, watch
+from runs.graphql import load, logs, shown, types, watch
 from runs.graphql.inputs import (
     CreateInteractiveRunInput,
+    CreateRunEventInput,
     CreateRunInput,
     GetRunLogsInput,
     GetRunsInput,
@@ -103,6 +104,16 @@ class RunsMutation:
     ) -> list[types.Run]:
         metadata = parse_metadata(update_run_metadata_data.metadata)
         return _one(info, get_runs_data, lambda caller, run: commands.merge_metadata(caller, run, metadata))
+
+    @strawberry.mutation(description="Write an event of a run's own. The list has exactly one element.")
+    def create_run_event(
+        self, info: APIInfo, create_run_event_data: CreateRunEventInput
+    ) -> list[types.RunEvent]:
+        given, caller = create_run_event_data, info.context.caller
+        run = queries.find(caller, given.run_name)
+        if run is None:
+            raise Refused(f"Could not find run: {given.run_name}", code=404, field="runName")
+        return [shown.event(commands.create_event(caller, run, given.event_type, given.event_data))]
 
 
 @strawberry.type

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from clusters.states import Sight
 from runs import queries
+from runs.graphql import types
 from runs.graphql.types import (
     ContainerStatusUpdate,
     ExecutionStatusUpdates,
@@ -97,6 +98,18 @@ def _resumption(attempt: Attempt, going: str = "") -> Resumption:
         reason=attempt.reason or going or None,
         seen_at=seen.at if seen else None,
         sight=seen.sight.value if seen else None,
+        estimated_end_time=attempt.estimated_end_at if attempt.ended_at is None else None,
+    )
+
+
+def event(row: RunEvent) -> types.RunEvent:
+    return types.RunEvent(
+        id=str(row.pk),
+        run_id=str(row.run_id),
+        execution_id=str(row.attempt_id) if row.attempt_id else None,
+        event_type=row.type,
+        event_data=row.data,
+        updated_at=row.at,
     )
 
 

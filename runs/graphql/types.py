@@ -61,6 +61,16 @@ class FormattedRunEvent:
 
 
 @strawberry.type
+class RunEvent:
+    id: str
+    run_id: str
+    execution_id: str | None
+    event_type: str
+    event_data: JSON | None
+    updated_at: datetime
+
+
+@strawberry.type
 class RunDetails:
     image: str | None
     original_run_input: JSON | None

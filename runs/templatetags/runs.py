@@ -54,6 +54,13 @@ _EVENTS: Mapping[str, tuple[str, str]] = {
     "RETRIES_STOPPED": ("refresh-off", "red"),
     "TAKEN_UP_LATE": ("eye-off", "orange"),
     "DELETED": ("trash", "red"),
+    "DATA_VALIDATED": ("checks", "cyan"),
+    "MODEL_INITIALIZED": ("box-model", "cyan"),
+    "TRAIN_STARTED": ("trending-up", "blue"),
+    "TRAIN_UPDATED": ("trending-up", "blue"),
+    "TRAIN_FINISHED": ("flag-check", "green"),
+    "CHECKPOINT_SAVED": ("device-floppy", "cyan"),
+    "FAILED_EXCEPTION": ("bug", "red"),
 }
 
 

@@ -24,7 +24,7 @@ from runs.views.failure import failure_of
 from teams.states import Action
 from teams.views.access import PageRequest, page
 
-TABS = ("logs", "ranks", "events", "config")
+TABS = ("logs", "ranks", "events", "metrics", "config")
 PLAIN_TAIL = 4096
 EVENTS = 200
 """The newest, in one page."""
@@ -85,6 +85,7 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "undelete_hours": settings.RUNYARD_UNDELETE_HOURS,
         "back_until": _back_until(run, now),
         "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
+        "ends": attempt.estimated_end_at if _is_ahead(attempt, now) else None,
         "place": place,
         "behind": place.behind(request.caller.team_ids) if place else "",
         "steps": [Step.of(entry) for entry in attempt.lifecycle.order_by("entered_at", "id")],
@@ -98,6 +99,12 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "may_change": may_change(request, run),
         "may_submit": any(request.caller.may(Action.SUBMIT, team) for team in request.caller.team_ids),
     }
+
+
+def _is_ahead(attempt: Attempt, now: datetime) -> bool:
+    return (
+        attempt.ended_at is None and attempt.estimated_end_at is not None and attempt.estimated_end_at > now
+    )
 
 
 def _stream(stream: LogStream, ranks: Sequence[NodeState]) -> dict[str, Any]:

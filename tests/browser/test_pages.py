@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import expect_problem
 from tests.browser.journey import expect_status, submit
+from tests.stack import Stack
 
 PAGES = ("/runs", "/runs?q=zzz", "/runs/new", "/clusters", "/clusters/local", "/profile", "/accounts/2fa/",
          "/accounts/password/change/")  # fmt: skip
@@ -15,7 +17,7 @@ def test_every_page_fits_a_phone_and_breaks_no_rule(admin: Page, theme: str) -> 
     name = submit(admin, "echo hi; exit 3")
     expect_status(admin, "Failed")
     admin.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-    tabs = [f"/runs/{name}?tab={tab}" for tab in ("logs", "ranks", "events", "config")]
+    tabs = [f"/runs/{name}?tab={tab}" for tab in ("logs", "ranks", "events", "metrics", "config")]
     for url in (*PAGES, *tabs, f"/runs/{name}/clone"):
         for width in (1280, 320):
             admin.set_viewport_size({"width": width, "height": 800})
@@ -71,3 +73,36 @@ def test_reading_takes_no_script(chromium: Browser, admin: Page) -> None:
     page.get_by_role("link", name="Configuration").click()
     expect(page.locator("#config-yaml")).to_contain_text("exit 4")
     context.close()
+
+
+def test_the_numbers_of_a_run_are_drawn_and_followed(admin: Page, stack: Stack) -> None:
+    name = submit(admin, "sleep 1000")
+    expect_status(admin, "Running")
+    report(stack, name, {"loss": 2.5, "mosaicml/training_progress": "[batch=1/4]"})
+    admin.get_by_role("link", name="Metrics").click()
+    chart = admin.get_by_role("figure")
+    expect(chart).to_have_count(1)
+    expect(chart).to_contain_text("2.5")
+    expect(chart.locator("canvas")).to_be_visible()
+    report(stack, name, {"loss": 1.25, "lr": 0.001})
+    expect(chart).to_have_count(2)
+    expect(chart.first).to_contain_text("1.25")
+    expect(admin.get_by_role("progressbar").first).to_be_visible()
+    admin.goto(f"/runs/{name}")
+    admin.get_by_role("button", name="Stop").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Stop").click()
+
+
+def report(stack: Stack, name: str, metadata: dict[str, object]) -> None:
+    """What `mcli.update_run_metadata` does."""
+    document = (
+        "mutation($runs: GetRunsInput!, $news: UpdateRunMetadataInput!)"
+        " { updateRunMetadata(getRunsData: $runs, updateRunMetadataData: $news) { id } }"
+    )
+    variables = {"runs": {"filters": {"name": {"in": [name]}}}, "news": {"metadata": metadata}}
+    answer = httpx.post(
+        stack.env["MOSAICML_API_ENDPOINT"],
+        json={"query": document, "variables": variables},
+        headers={"Authorization": stack.env["MOSAICML_API_KEY"]},
+    )
+    assert "errors" not in answer.json()

@@ -43,6 +43,7 @@ def data_for(operation: dict[str, Any], name: str) -> dict[str, Any]:
         "createRunData": {"runInput": {"runName": "new", "image": "a/b:c", "command": "true", "compute": {}}},
         "updateRunData": {"maxRetries": 3},
         "updateRunMetadataData": {"metadata": {"a": 1}},
+        "createRunEventData": {"runName": name, "eventType": "CHECKPOINT_SAVED", "eventData": {"step": 3}},
         "getSecretsData": {"filters": {"name": {"in": ["kept"]}}},
         "createSecretData": {
             "envVarSecret": {"name": "new", "metadata": {"key": "KEY"}, "value": "abcdefgh"}

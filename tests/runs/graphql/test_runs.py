@@ -12,7 +12,7 @@ from runs.lifecycle import Step, advance
 from runs.models import Attempt, Run, RunSpec
 from runs.states import Desired, Status
 from teams.states import Scope
-from tests.runs.graphql.asking import API, Failed
+from tests.runs.graphql.asking import API, Failed, variant
 from tests.runs.graphql.test_operations import fail
 from tests.world import World, latest, make_run
 
@@ -251,3 +251,30 @@ def test_who_is_before_a_waiting_run_is_named_if_it_is_of_the_same_team(world: W
         advance(latest(run), [Step(Status.QUEUED)])
     (row,) = ada.runs()["runs"]
     assert row["reason"] == f"behind a run of another team, {mates.name}; position 3 of 3"
+
+
+def test_progress_shows_as_an_estimated_end_in_lists(world: World, ada: API) -> None:
+    run = make_run(world.ada)
+    advance(latest(run), [Step(Status.QUEUED), Step(Status.STARTING), Step(Status.RUNNING)])
+    ada.change(
+        "updateRunMetadata",
+        run.name,
+        updateRunMetadataData={"metadata": {"mosaicml/training_progress": "[batch=1/100]"}},
+    )
+    (shown,) = ada.runs()["runs"]
+    assert shown["resumptions"][0]["estimatedEndTime"] > shown["resumptions"][0]["startTime"]
+
+
+def test_what_is_no_json_number_comes_back_as_a_word(world: World, ada: API) -> None:
+    run = make_run(world.ada)
+    said = {"a": {"loss": float("nan"), "best": [float("-inf"), 1.5]}}  # Python writes them as bare words.
+    (changed,) = ada.change("updateRunMetadata", run.name, updateRunMetadataData={"metadata": said})
+    assert changed["details"]["metadata"] == {"a": {"loss": "NaN", "best": ["-Infinity", 1.5]}}
+
+
+def test_an_event_of_a_run_that_is_not_there_is_not_found(world: World, ada: API) -> None:
+    with pytest.raises(Failed, match="404: Could not find run: nothing-abcdef"):
+        ada.call(
+            variant("createRunEvent"),
+            createRunEventData={"runName": "nothing-abcdef", "eventType": "A", "eventData": {}},
+        )
