@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 MANAGE := $(RUN) manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev up start stop status admin-password rotate-key doctor test check fix demo bench chaos docs
+.PHONY: help setup setup-dev up start stop status backup restore admin-password rotate-key doctor test check fix demo bench chaos docs
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ admin-password: setup ## Set and print a new admin password
 
 rotate-key: setup ## Make a new master key and seal everything under it; runs go on
 	@exec $(MANAGE) rotate_key $(ARGS)
+
+backup: setup ## Back up database, logs and keys while runs run: make backup TO=folder
+	@exec $(MANAGE) backup "$(or $(TO),$(error say where to: make backup TO=folder))"
+
+restore: setup ## Make a new home from a backup: RUNYARD_HOME=new make restore FROM=folder
+	@exec $(RUN) -m console.services.backup "$(or $(FROM),$(error say from where: make restore FROM=folder))"
 
 test: setup-dev ## Set up and run all tests, with a real PostgreSQL, Valkey and Chromium
 	@RUNYARD_CHROMIUM="$$($(PYTHON) tools/chromium.py)" && export RUNYARD_CHROMIUM && \

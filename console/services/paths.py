@@ -76,6 +76,11 @@ class Home:
         """Locked (flock) by the one parent that supervises this home; holds its pid."""
         return self.run / "up.lock"
 
+    @property
+    def moved(self) -> Path:
+        """There once this console was restored elsewhere, to which it then names the way."""
+        return self.path / "moved"
+
     def pid_file(self, service: str) -> Path:
         """Who runs this service: written by the process itself, before it becomes the service."""
         return self.run / f"{service}.pid"

@@ -48,6 +48,15 @@ def open_home(home: Home) -> None:
     private_folder(home.clusters, mode=0o711)
 
 
+def check_moved(home: Home) -> None:
+    """A console that was restored elsewhere has its runs there: two must not have the same."""
+    if home.moved.exists():
+        raise Refused(
+            f"this console was restored into RUNYARD_HOME={home.moved.read_text().strip()}, which has its runs now: "
+            f"start that one, or, if it is gone, remove {home.moved}"
+        )
+
+
 def check_disk(home: Home) -> None:
     """A full disk stops a database in the middle of something; refuse before."""
     free = shutil.disk_usage(home.path).free // 2**20

@@ -68,6 +68,7 @@ class Up:
 
     def _start(self) -> None:
         began = time.monotonic()
+        preflight.check_moved(self.home)
         preflight.check_disk(self.home)
         servers, own = self.console.servers(), self.console.own()
         # Our own code first: it must not run on while the database changes below it.
