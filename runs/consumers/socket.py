@@ -25,14 +25,14 @@ NOT_FOUND = 4404
 """Closed with this: not there, or not yours."""
 NO_SESSION = 4401
 TRY_AGAIN = 1012
-RECHECK = 60.0
-"""Seconds after which a socket makes sure that it may still be open."""
+RECHECK = 3.0
+"""Seconds after which a socket makes sure that it may still be open: with what a look takes, it ends within 5 s."""
 
 
 class PageSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
     """A socket that only sends. A subclass says who may have it (`authorise`) and what it sends (`pump`).
 
-    The database is asked at the start and each minute; no connection is held in between.
+    The database is asked at the start and every few seconds; no connection is held in between.
     """
 
     _task: asyncio.Task[None] | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import random
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
 import pytest
@@ -21,6 +23,7 @@ from runs.logs.stream import follow
 from runs.models import LogStream, Run
 from teams.commands import Refused, create_secret
 from teams.states import SecretKind
+from tests.runs.views.pages import TO_RUNNING, as_if
 from tests.secrets import VALUES, request
 from tests.world import World, drive, make_run
 
@@ -298,3 +301,36 @@ async def test_what_a_team_keeps_secret_is_hidden_in_the_logs_of_its_runs(world:
     data = await sync_to_async(stored)(run)
     assert data.startswith(b"before *** after\n***")
     assert VALUES[SecretKind.ENV_VAR]["value"].encode() not in data
+
+
+async def test_thousands_of_reconnects_at_any_offset_leave_no_gap_and_no_repeat(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`RUNYARD_RECONNECTS` says how many. The log grows meanwhile, and each reader reads a little and is gone."""
+    monkeypatch.setattr("runs.logs.stream.FRAME", 61)
+    count = int(os.environ.get("RUNYARD_RECONNECTS", "500"))
+    chance = random.Random(4)
+    data = chance.randbytes(count * 61)
+    run = await sync_to_async(make_run)(world.ada)
+    await sync_to_async(as_if)(run, *TO_RUNNING)
+    stream = await LogStream.objects.aget(attempt__run=run)
+    writer = store.Writer(store.location(stream), 0, 0)
+    received = bytearray()
+    for _ in range(count):
+        if writer.offset - len(received) < 200:
+            writer.append(data[writer.offset : writer.offset + 10_000], [])
+            await LogStream.objects.filter(pk=stream.pk).aupdate(
+                committed=writer.offset, ended_at=timezone.now() if writer.offset == len(data) else None
+            )
+        left = chance.randint(1, 3)
+        async with aclosing(follow(stream.pk, len(received), follow=True)) as frames:
+            async for frame in frames:
+                assert frame.offset == len(received)
+                # A connection may be cut in the middle of a frame, too.
+                received += frame.data[: chance.randint(1, len(frame.data))]
+                left -= 1
+                if left == 0 or len(frame.data) < 61 or len(received) < frame.offset + len(frame.data):
+                    break
+    writer.close()
+    assert len(received) > count * 20
+    assert bytes(received) == data[: len(received)]

@@ -7,12 +7,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from clusters.engines.base import Mark, Source
 from runs import commands
+from runs.consumers import socket as socket_module
 from runs.logs import store
 from runs.models import LogStream
+from teams.models import Membership, User
 from teams.queries import Caller
 from tests.runs.views.pages import TO_RUNNING, as_if, browser
 from tests.world import World, drive, make_run
@@ -100,6 +103,26 @@ async def test_logs_of_others_are_not_there(world: World, stream: LogStream) -> 
     for path in (f"/ws/log/{stream.pk}", f"/ws/log/{world.vision.pk}"):
         assert await everything(await opened(path, world.olaf)) == [4404]
     assert await everything(await opened(f"/ws/log/{stream.pk}", None)) == [4401]
+
+
+@pytest.mark.parametrize("how", ["logged out", "left the team", "inactive"])
+async def test_an_open_socket_ends_with_the_right_to_have_it(
+    world: World, stream: LogStream, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert socket_module.RECHECK <= 4
+    monkeypatch.setattr(socket_module, "RECHECK", 0.05)
+    await LogStream.objects.filter(pk=stream.pk).aupdate(ended_at=None)
+    socket = await opened(f"/ws/log/{stream.pk}", world.bob)
+    while not isinstance(await told(socket), bytes):
+        pass
+    match how:
+        case "logged out":
+            await Session.objects.all().adelete()
+        case "left the team":
+            await Membership.objects.filter(user=world.bob.user).adelete()
+        case _:
+            await User.objects.filter(pk=world.bob.user.pk).aupdate(is_active=False)
+    assert await told(socket) == (4404 if how == "left the team" else 4401)
 
 
 async def test_another_site_cannot_open_a_socket_with_ones_session(world: World, stream: LogStream) -> None:
