@@ -156,6 +156,16 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
             f"updateRunData: says nothing to change; name at least one of {names}", field="updateRunData"
         )
     with transaction.atomic():
+        late = Run.objects.filter(
+            pk=run.pk, desired=Desired.STOPPED, stop_reason=Reason.MAX_DURATION_EXCEEDED
+        )
+        if "max_duration_seconds" in changes and late.exclude(status__in=TERMINAL).exists():
+            raise Refused(
+                f"Run {run.name} has had its max_duration and is being stopped; restart it once it has ended, "
+                "with more.",
+                code=409,
+                field="maxDurationSeconds",
+            )
         if "priority_order" in columns:
             # The attempt before the run, as the loop does: the other way round the two could deadlock.
             Attempt.objects.filter(run=run, status__in=[Status.PENDING, Status.QUEUED]).update(
