@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from bench import findings, loop, pages, recovery, submit, throughput
+from bench import browser, findings, loop, pages, recovery, submit, throughput
 
 BENCHMARKS = {
+    "browser": browser.main,
     "findings": findings.main,
     "loop": loop.main,
     "pages": pages.main,

@@ -36,6 +36,7 @@ urlpatterns = [
     path("runs/<str:name>/metrics", metrics.points, name="metrics"),
     # /runs/<name>/log/<attempt>
     path("runs/<str:name>/log/<int:attempt>/state", log_lines.state, name="log-state"),
+    path("runs/<str:name>/log/<int:attempt>/merged", log_search.merged, name="log-merged"),
     path("runs/<str:name>/log/<int:attempt>/zip", log_files.archive, name="log-zip"),
     # /runs/<name>/log/<attempt>/<rank>/<stream>
     path(_LOG, logs.read, name="log"),

@@ -95,6 +95,14 @@ class Lines:
         offset = store.offset_at(self._where, time)
         return self.number_at(self.committed if offset is None else offset)
 
+    def first_since(self, time: float) -> int:
+        """The first line that began at `time` or later; one more than there are if none did."""
+        offset = store.offset_at(self._where, time)
+        if offset is None or offset >= self.committed:
+            return self.total + 1
+        number = self.number_at(offset)
+        return number if self.start_of(number) == offset else number + 1
+
     def sgr_at(self, offset: int) -> str:
         """Parameters of the SGR sequence that gives the colour in which text goes on at an offset."""
         entry = self._index.before_offset(offset)

@@ -1,14 +1,16 @@
-"""/runs/<name>/log/…/search and /picked: which lines of a log match, and some lines by their numbers."""
+"""/runs/<name>/log/…/search, /picked and /merged: which lines match, some lines by their numbers, all ranks as one log."""
 
 from __future__ import annotations
 
 from django.http import HttpResponseBase, JsonResponse
 from django.views.decorators.http import require_safe
 
+from runs import queries
 from runs.logs import store
 from runs.logs.lines import Lines
+from runs.logs.merged import MOST_LINES, Merged
 from runs.logs.search import BadQuery, Query, search
-from runs.views.access import get_stream
+from runs.views.access import get_attempt, get_stream
 from runs.views.log_lines import shown
 from teams.views.access import PageRequest, page
 
@@ -63,3 +65,32 @@ def picked(request: PageRequest, name: str, attempt: int, rank: int, stream: str
         found += [shown(line) for line in window]
         numbers = numbers[max(1, len(window)) :]
     return JsonResponse({"lines": found})
+
+
+@require_safe
+@page
+def merged(request: PageRequest, name: str, attempt: int) -> HttpResponseBase:
+    """Lines of all streams of an attempt by the time at which they began: `?from=` a position, from 1, or `?time=`;
+    `?n=` lines, at most 500; `?ranks=0,3` only of these.
+
+    `{"first", "total", "lines": [as in /lines, and "position", "rank", "stream", …]}`.
+    """
+    row = get_attempt(request, name, attempt)
+    try:
+        wanted = {int(rank) for rank in request.GET.get("ranks", "").split(",") if rank}
+        first, count = int(request.GET.get("from") or 1), int(request.GET.get("n") or MOST_LINES)
+        time = float(request.GET["time"]) if "time" in request.GET else None
+    except ValueError:
+        return JsonResponse({"error": "ranks, from, n and time: must be numbers"}, status=400)
+    logs = [log for log in queries.streams_of(row) if not wanted or log.rank in wanted]
+    begin = row.created_at.timestamp()
+    end = max((log.last_output_at.timestamp() for log in logs if log.last_output_at), default=begin)
+    book = Merged([Lines(store.location(log), log.committed, log.lines) for log in logs], begin, end)
+    if time is not None:
+        first = book.position_at(time)
+    lines = [
+        {**shown(placed.line), "position": placed.position, "rank": logs[placed.stream].rank,
+         "stream": logs[placed.stream].name}
+        for placed in book.window(first, count)
+    ]  # fmt: skip
+    return JsonResponse({"first": first, "total": book.total, "lines": lines})

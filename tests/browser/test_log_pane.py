@@ -219,3 +219,25 @@ def test_times_and_wrapping_stick(admin: Page) -> None:
     expect(line).to_have_text("out")
     expect(admin.locator("#log")).to_have_class(re.compile("no-wrap"))
     expect(admin.locator(".log-line.is-stderr")).to_have_text(["err"])
+
+
+def test_all_ranks_are_one_log_and_what_they_write_alike_is_one_row(admin: Page) -> None:
+    name = submit(admin, "echo alike; sleep 1; echo I am $NODE_RANK; sleep 1; echo the end", nodes=2)
+    expect_status(admin, "Completed")
+    admin.reload()
+    see(admin, 1, "alike")
+    admin.locator(".log-scroll").focus()
+    admin.keyboard.press("m")
+    expect(admin.get_by_role("tab", name="All ranks")).to_have_attribute("aria-selected", "true")
+    text = admin.locator(".log-line .log-text")
+    expect(text).to_have_count(4)
+    assert sorted(text.all_text_contents()) == ["I am 0", "I am 1", "alike", "the end"]
+    expect(admin.locator(".log-times").first).to_have_attribute("data-times", "×2")
+    admin.get_by_role("button", name="One row for what several ranks write alike").click()
+    expect(text).to_have_count(6)
+    admin.locator(".log-rank[data-rank='1']").first.click()
+    expect(text).to_have_text(["alike", "I am 1", "the end"])
+    admin.locator(".log-no").nth(1).click()
+    expect(admin.get_by_role("tab", name="Rank 1")).to_have_attribute("aria-selected", "true")
+    expect(admin.locator(".log-line.is-chosen")).to_have_text("I am 1")
+    assert admin.url.endswith(f"/runs/{name}?attempt=0&rank=1#L2")

@@ -12,7 +12,7 @@ export const KEYS = [
   ["Space PgDn PgUp", "A page down, up"],
   [":", "Go to a line or a time"],
   ["1 – 9", "Rank"],
-  ["m", "All ranks merged"],
+  ["m", "All ranks as one log"],
   ["t", "Timestamps"],
   ["w", "Wrap long lines"],
   ["o", "Every state of progress bars"],

@@ -1,7 +1,7 @@
 // What a reader has chosen, for all logs, in this browser.
 const KEPT = "runyard:log";
 
-export const options = { times: "off", wrap: true, keys: true, ...read() };
+export const options = { times: "off", wrap: true, keys: true, collapse: true, ...read() };
 
 export function choose(change) {
   Object.assign(options, change);

@@ -3,6 +3,7 @@ import { Errors } from "./errors.js";
 import { bindKeys, drawKeys } from "./keys.js";
 import { choose, options } from "./options.js";
 import { address, copy, range, timeOf } from "./place.js";
+import { Merged } from "./merged.js";
 import { Search } from "./search.js";
 import { Source } from "./source.js";
 import { describe, over, whyEmpty } from "./state.js";
@@ -28,7 +29,7 @@ export class LogPane {
     this.emptyLine = part(".log-empty");
     this.said = part("[data-log-said]");
     this.attempt = Number(root.dataset.attempt);
-    this.tabs = new Tabs(part(".log-ranks"), (one) => this.open(one));
+    this.tabs = new Tabs(part(".log-ranks"), (one) => this.open(one), () => this.merge());
     this.look = {
       times: options.times, started: null, hits: (text) => this.search.hits(text),
       chosen: (row) => this.isChosen(row), hit: (row) => this.search.current !== null && row.number === this.search.current,
@@ -40,6 +41,7 @@ export class LogPane {
     });
     this.errors = new Errors(root, { sources: () => this.found, go: (rank, name, line) => this.show(rank, line, name) });
     this.following = true;
+    this.intent = 0;
     this.seen = 0;
     this.said.total = 0;
     this.chosen = null;
@@ -67,7 +69,7 @@ export class LogPane {
   sync() {
     this.found = [...this.streams().children].map((item) => ({ ...item.dataset, rank: Number(item.dataset.rank) }));
     this.look.started = Number(this.streams().dataset.started) || null;
-    this.tabs.draw(this.found, this.chosen, this.states);
+    this.tabs.draw(this.found, this.chosen, this.states, Boolean(this.merged));
     const first = this.streams().dataset.first;
     const wanted = this.wanted ?? (first ? Number(first) : null);
     if (!this.chosen && this.found.length) {
@@ -87,7 +89,7 @@ export class LogPane {
       return;
     }
     this.states = new Map(answer.streams.map((state) => [state.id, state]));
-    this.tabs.draw(this.found, this.chosen, this.states);
+    this.tabs.draw(this.found, this.chosen, this.states, Boolean(this.merged));
     const total = answer.streams.reduce((sum, state) => sum + state.errors, 0);
     this.errors.show(total);
   }
@@ -97,9 +99,53 @@ export class LogPane {
     return over(this.status) && this.states.size && [...this.states.values()].every((state) => state.ended !== null);
   }
 
+  /** All ranks as one log. */
+  merge() {
+    if (this.merged || this.found.length < 2) return;
+    this.source?.close();
+    this.search.leave();
+    this.source = null;
+    this.range = null;
+    const live = () => !over(this.status) || !this.quiet();
+    const merged = new Merged(this.root.dataset.mergedUrl, {
+      live, collapse: options.collapse, changed: () => this.mergedChanged(merged),
+    });
+    this.merged = merged;
+    this.solo = null;
+    this.root.classList.add("is-merged");
+    this.tabs.draw(this.found, this.chosen, this.states, true);
+    this.view.reset(merged);
+    this.setFollowing(!over(this.status));
+    if (this.following) this.view.toEnd();
+    this.showState();
+  }
+
+  mergedChanged(merged) {
+    if (merged !== this.merged) return;
+    if (this.following) this.view.toEnd();
+    else this.view.schedule();
+    this.showState();
+  }
+
+  leaveMerged() {
+    this.merged?.close();
+    this.merged = null;
+    this.root.classList.remove("is-merged");
+  }
+
+  async soloRank(rank) {
+    this.solo = this.solo === rank ? null : rank;
+    const { merged } = this;
+    await merged.only(this.solo === null ? "" : String(this.solo));
+    if (merged !== this.merged) return;
+    this.view.reset(merged);
+    if (this.following) this.view.toEnd();
+    this.tell(this.solo === null ? "All ranks" : `Only rank ${rank}; click its mark again for all`);
+  }
+
   select(rank) {
     const one = this.found.find((candidate) => candidate.rank === rank);
-    if (one && one.id !== this.chosen?.id) this.open(one);
+    if (one && (this.merged || one.id !== this.chosen?.id)) this.open(one);
   }
 
   /** Show a line of a rank. */
@@ -108,13 +154,14 @@ export class LogPane {
     const one = ofRank.find((each) => each.name === name) ?? ofRank[0];
     if (!one) return;
     this.range = [line, line];
-    if (one.id !== this.chosen?.id) this.open(one, line);
+    if (this.merged || one.id !== this.chosen?.id) this.open(one, line);
     else this.goTo(line);
     this.remember();
   }
 
   async open(one, line = null) {
     this.source?.close();
+    this.leaveMerged();
     if (this.chosen) this.range = line ? [line, line] : null;
     this.chosen = one;
     this.search.leave();
@@ -124,6 +171,7 @@ export class LogPane {
     }
     const source = new Source(one, () => this.changed(source));
     this.source = source;
+    source.begun = performance.now();
     source.states = this.root.classList.contains("all-states");
     this.seen = 0;
     this.said.total = 0;
@@ -142,9 +190,11 @@ export class LogPane {
 
   /** Where a log that has ended opens: at the error that matters, or at its top. */
   async begin(source) {
+    if (this.intent > source.begun) return;
     if (this.status !== "FAILED") return void this.view.toStart();
     const line = source.errors ? await Errors.first(source).catch(() => null) : null;
-    if (source !== this.source || this.moved) return;
+    // Whoever has begun to read by then is not moved.
+    if (source !== this.source || this.intent > source.begun) return;
     if (line !== null) this.goTo(line);
     else this.view.toEnd();
   }
@@ -195,7 +245,6 @@ export class LogPane {
 
   goTo(line) {
     this.follow(false);
-    this.moved = true;
     if (this.search.filtered) this.search.leaveFilter();
     this.view.goTo(line);
     this.view.restyle();
@@ -211,6 +260,7 @@ export class LogPane {
   }
 
   remember() {
+    if (this.merged) return;
     history.replaceState(history.state, "", address({ ...this.chosen, attempt: this.attempt }, this.range));
   }
 
@@ -242,7 +292,8 @@ export class LogPane {
   }
 
   async nextError(step) {
-    if (!this.source?.errors && !this.states.get(this.chosen?.id)?.errors) return this.tell("There is no error in this log");
+    if (this.merged || !this.source) return this.tell("Errors are listed by rank: choose one");
+    if (!this.source.errors && !this.states.get(this.chosen?.id)?.errors) return this.tell("There is no error in this log");
     const [row] = this.view.visible;
     const at = this.range && row && Math.abs(this.range[0] - row.number) < 200 ? await this.rowOf(this.range[0]) : row;
     const line = at ? await Errors.beside(this.source, at, step) : null;
@@ -259,7 +310,7 @@ export class LogPane {
 
   async firstError() {
     const best = [...this.found].map((one) => this.states.get(one.id)).find((state) => state?.errors && state.id === this.chosen.id);
-    if (best) {
+    if (best && !this.merged) {
       const line = await Errors.first(this.source);
       if (line !== null) return this.show(this.chosen.rank, line, this.chosen.name);
     }
@@ -270,6 +321,7 @@ export class LogPane {
   }
 
   async goToPlace(text) {
+    if (this.merged) return this.goToMerged(text.trim());
     const plain = text.trim().replaceAll(",", "");
     if (/^L?\d+$/.test(plain)) {
       const line = Math.min(Number(plain.replace("L", "")), Math.max(1, this.source.total));
@@ -284,9 +336,18 @@ export class LogPane {
     this.goTo(first);
   }
 
+  async goToMerged(text) {
+    const number = Number(text.replaceAll(",", ""));
+    const time = timeOf(text, { started: this.look.started, utc: options.times === "utc", near: this.view.visible[0]?.time });
+    if (Number.isNaN(number) && Number.isNaN(time)) return this.tell(`“${text}” is neither a line nor a time`);
+    this.follow(false);
+    this.view.goTo(Number.isNaN(number) ? await this.merged.positionAt(time) : number);
+  }
+
   // -- what is said ----------------------------------------------------------------------------------
 
   showState() {
+    if (this.merged) return this.showMergedState();
     const [kind, text, title] = describe(this.chosen && this.source, { following: this.following, status: this.status });
     this.stateLine.className = `log-state is-${kind}`;
     if (this.stateLine.textContent !== text) this.stateLine.textContent = text;
@@ -294,6 +355,16 @@ export class LogPane {
     const empty = !this.source?.total && !this.search.filtered;
     this.emptyLine.hidden = !empty;
     if (empty) this.emptyLine.textContent = whyEmpty(this.chosen && this.source, this.status);
+  }
+
+  showMergedState() {
+    const count = this.merged.total.toLocaleString("en");
+    const live = !over(this.status);
+    this.stateLine.className = `log-state is-${live ? "live" : "complete"}`;
+    this.stateLine.textContent = `${live ? "Live" : "Ended"} · ${count} lines of ${this.solo === null ? "all ranks" : `rank ${this.solo}`}, by time`;
+    this.stateLine.title = "";
+    this.emptyLine.hidden = this.merged.total > 0;
+    this.emptyLine.textContent = "No output yet.";
   }
 
   showPill() {
@@ -374,6 +445,7 @@ export class LogPane {
   applyOptions() {
     const { times, wrap } = options;
     this.part("[data-log-wrap]").setAttribute("aria-pressed", String(wrap));
+    this.part("[data-log-collapse]").setAttribute("aria-pressed", String(options.collapse));
     this.part("[data-log-times]").value = times;
     this.part("[data-log-keys]").checked = options.keys;
     this.root.classList.toggle("no-wrap", !wrap);
@@ -400,6 +472,7 @@ export class LogPane {
   bind() {
     const { scroller, part } = this;
     const mean = () => { this.intent = performance.now(); };
+    scroller.addEventListener("keydown", mean);
     for (const kind of ["wheel", "touchmove", "pointerdown"]) scroller.addEventListener(kind, mean, { passive: true });
     document.addEventListener("selectionchange", () => this.following && this.selecting() && this.follow(false));
     scroller.addEventListener("click", (event) => this.clicked(event));
@@ -407,6 +480,10 @@ export class LogPane {
     const on = (name, action, kind = "click") => part(`[data-log-${name}]`)?.addEventListener(kind, action);
     on("follow", () => this.follow(!this.following));
     on("wrap", () => this.set({ wrap: !options.wrap }));
+    on("collapse", () => {
+      this.set({ collapse: !options.collapse });
+      this.merged?.setCollapse(options.collapse);
+    });
     on("states", () => this.showStates());
     on("full", () => this.fullScreen());
     on("first-error", () => this.firstError());
@@ -446,9 +523,14 @@ export class LogPane {
   }
 
   clicked(event) {
+    const mark = event.target.closest("[data-solo]");
+    if (mark && this.merged) return void this.soloRank(Number(mark.dataset.solo));
     const number = event.target.closest(".log-no");
     if (number) {
       event.preventDefault();
+      const { row } = number.parentNode;
+      // From all ranks to the one: what its line stands between.
+      if (this.merged) return this.show(row.rank, row.number, row.stream);
       this.choose(number.parentNode.row.number, event.shiftKey);
       scrollTo({ top: scrollY });
       return;
@@ -468,6 +550,7 @@ export class LogPane {
 
   keys() {
     const { view } = this;
+    const sheet = this.part("[data-log-goto]");
     const by = (lines) => () => {
       if (lines < 0) this.follow(false);
       view.moveLines(lines);
@@ -483,6 +566,7 @@ export class LogPane {
       rank: (rank) => this.select(rank),
       f: () => this.follow(!this.following),
       w: () => this.set({ wrap: !options.wrap }),
+      m: () => (this.merged ? this.open(this.chosen) : this.merge()),
       t: () => this.set({ times: TIMES[(TIMES.indexOf(options.times) + 1) % TIMES.length] }),
       o: () => this.showStates(),
       d: () => this.part("[data-log-raw]").click(),
@@ -493,7 +577,10 @@ export class LogPane {
       N: () => this.search.step(-1),
       "[": () => this.nextError(-1),
       "]": () => this.nextError(1),
-      ":": () => { this.part("[data-log-goto]").showModal(); },
+      ":": () => {
+        sheet.querySelector("input").value = "";
+        sheet.showModal();
+      },
       "?": () => this.help(),
     }, () => options.keys);
   }

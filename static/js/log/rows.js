@@ -42,7 +42,7 @@ export function element(row, look) {
 /** What would make `element` different; two rows with the same one need not be drawn twice. */
 export function signature(row) {
   if (row.loading) return "…";
-  let text = `${row.time ?? ""}|${row.more}|${row.times ?? ""}`;
+  let text = `${row.rank ?? ""}|${row.number}|${row.time ?? ""}|${row.more}|${row.times ?? ""}`;
   for (const span of row.spans) text += `\u0001${styleKey(span.style)}\u0002${span.text}`;
   return text;
 }
@@ -60,9 +60,10 @@ function styleKey(style) {
 
 function rankMark(row) {
   const mark = document.createElement("span");
+  mark.dataset.solo = row.rank;
   mark.className = `log-rank rank-${row.rank % RANK_COLOURS}`;
   mark.dataset.rank = row.label;
-  mark.title = `Rank ${row.rank}`;
+  mark.title = `Rank ${row.rank}: click to see it alone, or all again`;
   return mark;
 }
 
@@ -80,7 +81,7 @@ function fill(target, row, look) {
     const times = document.createElement("span");
     times.className = "log-times";
     times.dataset.times = `×${row.times}`;
-    times.title = `${row.times} identical lines`;
+    times.title = `${row.times} ranks wrote this line: ${[...row.ranks].join(", ")}`;
     nodes.push(times);
   }
   if (row.more > 0 && !row.sub) {
@@ -127,13 +128,9 @@ function styled(text, style) {
   }
   element.textContent = text;
   const names = ["bold", "dim", "italic", "underline", "strike"].filter((name) => style[name]);
-  let { fg, bg } = style;
-  if (style.inverse) {
-    [fg, bg] = [bg, fg];
-    if (fg === null) names.push("fg-inverse");
-    if (bg === null) names.push("bg-inverse");
-  }
-  if (bg !== null) {
+  const { fg, bg } = style.inverse ? { fg: style.bg, bg: style.fg } : style;
+  if (style.inverse && bg === null) names.push("is-inverse");
+  else if (bg !== null) {
     // A background is a terminal's, the same in both themes: text on it is black or white, as it can be read.
     names.push(bright(bg) ? "on-light" : "on-dark");
   } else if (typeof fg === "number") names.push(`fg-${fg}`);

@@ -6,29 +6,44 @@ const DOTS = { waiting: "waiting", starting: "starting", running: "running", exi
 const SILENT = 10;
 
 export class Tabs {
-  constructor(root, open) {
+  /** `open(stream)` shows one, `merge()` all. */
+  constructor(root, open, merge) {
     this.root = root;
     this.open = open;
+    this.merge = merge;
     root.addEventListener("keydown", (event) => this.arrow(event));
   }
 
-  draw(found, chosen, states) {
+  draw(found, chosen, states, merged = false) {
     this.found = found;
-    this.chosen = chosen;
+    this.chosen = merged ? null : chosen;
     this.root.hidden = found.length < 2;
     if (found.length < 2) return;
     const silent = (one) => quietFor(one, states.get(one.id));
-    const key = JSON.stringify([found.map((one) => [one.id, one.state, silent(one)]), chosen?.id]);
+    const key = JSON.stringify([found.map((one) => [one.id, one.state, silent(one)]), chosen?.id, merged]);
     if (key === this.drawn) return;
     this.drawn = key;
     const focused = this.root.contains(document.activeElement);
-    this.root.replaceChildren(...found.map((one) => this.tab(one, silent(one))));
+    this.root.replaceChildren(this.all(merged), ...found.map((one) => this.tab(one, silent(one))));
     const selected = this.root.querySelector('[aria-selected="true"]');
     if (focused) selected?.focus();
     if (selected && this.shown !== chosen?.id) {
       this.shown = chosen.id;
       this.root.scrollLeft = selected.offsetLeft - this.root.offsetLeft - 40;
     }
+  }
+
+  all(selected) {
+    const tab = document.createElement("button");
+    tab.type = "button";
+    tab.role = "tab";
+    tab.tabIndex = selected ? 0 : -1;
+    tab.setAttribute("aria-selected", String(selected));
+    tab.setAttribute("aria-controls", "log-scroll");
+    tab.title = "All ranks as one log, by time (m)";
+    tab.textContent = "All ranks";
+    tab.addEventListener("click", () => selected || this.merge());
+    return tab;
   }
 
   tab(one, silent) {
@@ -62,8 +77,11 @@ export class Tabs {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const at = this.found.findIndex((one) => one.id === this.chosen?.id);
-    this.open(this.found[(at + step + this.found.length) % this.found.length]);
+    const tabs = [null, ...this.found];
+    const at = tabs.findIndex((one) => one?.id === this.chosen?.id);
+    const next = tabs[(at + step + tabs.length) % tabs.length];
+    if (next) this.open(next);
+    else this.merge();
     this.root.querySelector('[aria-selected="true"]')?.focus();
   }
 }

@@ -167,6 +167,7 @@ export class View {
     }
     const { rows, at, first, last } = this.collect();
     this.reconcile(rows);
+    this.lastDrawn = last;
     const anchor = root.children[at];
     if (!anchor) return;
     const bottom = root.scrollHeight - this.height;
@@ -245,7 +246,7 @@ export class View {
     this.all = all;
   }
 
-  reachesEndOf() { return this.root.lastChild.row.last >= this.book.total || this.root.lastChild.row.pos === this.book.total; }
+  reachesEndOf() { return this.lastDrawn; }
 
   get room() { return Math.max(0, this.tall - this.height); }
 
@@ -255,7 +256,7 @@ export class View {
     if (this.reachesEnd) top = this.room;
     else if (this.all) top = this.top;
     else {
-      const child = this.root.querySelector(`[data-n="${this.anchor.pos}"]`);
+      const child = this.elements.get(`${this.anchor.pos}.${this.anchor.sub}`);
       const part = child?.offsetHeight ? this.anchor.offset / child.offsetHeight : 0;
       const lines = Math.max(1, this.book.total - this.height / this.lineHeight);
       top = Math.min(this.room, ((this.anchor.pos - 1 + part) / lines) * this.room);
