@@ -157,6 +157,7 @@ def test_a_failed_run_opens_at_its_first_error_and_the_failure_leads_to_its_line
     admin.reload()
     see(admin, 5002, "Traceback (most recent call last)")
     expect(admin.locator("[data-log-error-list]")).to_be_visible()
+    expect(admin.locator(".log-map")).to_be_visible()
     admin.locator("[data-log-error-list]").click()
     expect(admin.locator(".log-error").first).to_contain_text("disk is slow")
     admin.locator(".log-error").first.click()

@@ -3,10 +3,12 @@ import { get } from "./stream.js";
 
 const KINDS = { error: "error", traceback: "traceback", memory: "out of memory", nccl: "NCCL", killed: "killed", end: "end" };
 const LISTED = 300;
+const TICKS = 1500;
 
 export class Errors {
   /** `sources()`: all streams of the attempt; `go(rank, name, line)` shows a line. */
-  constructor(root, { sources, go }) {
+  constructor(root, { sources, go, drawn }) {
+    this.drawn = drawn;
     this.box = root.querySelector("[data-log-errors]");
     this.count = root.querySelector("[data-log-error-list]");
     this.list = root.querySelector("#log-error-list");
@@ -14,7 +16,7 @@ export class Errors {
     this.go = go;
     this.source = null;
     this.total = 0;
-    this.marks = [];
+    this.lines = [];
     this.count.addEventListener("click", () => this.toggle());
     root.addEventListener("click", (event) => {
       if (!this.list.hidden && !this.list.contains(event.target) && !this.count.contains(event.target)) this.hide();
@@ -28,6 +30,27 @@ export class Errors {
     this.box.hidden = !all;
     this.count.textContent = all.toLocaleString("en");
     this.count.setAttribute("aria-label", `${all} error${all === 1 ? "" : "s"}: list them`);
+  }
+
+  /** Learn where the errors of a stream are, for ticks beside its scrollbar: the first ones. */
+  async locate(source) {
+    let next = 0;
+    const found = [];
+    while (next !== null && found.length < TICKS) {
+      const answer = await get(`${source.url}/errors?from=${next}`).catch(() => ({ errors: [], next: null }));
+      found.push(...answer.errors.map((error) => error.line));
+      next = answer.next;
+    }
+    if (source === this.located) this.lines = found;
+  }
+
+  /** Call whenever the number of errors of a stream may have changed. */
+  follow(source, count) {
+    if (source === this.located && count === this.locatedCount) return;
+    if (source !== this.located) this.lines = [];
+    this.located = source;
+    this.locatedCount = count;
+    if (count) this.locate(source).then(() => this.located === source && this.drawn());
   }
 
   /** Where the error that matters is: the first traceback, or the first error line. Null: none. */

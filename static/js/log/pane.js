@@ -37,9 +37,12 @@ export class LogPane {
     this.view = new View(this.scroller, this.look, (how) => this.viewMoved(how));
     this.search = new Search(root, {
       source: () => this.source, view: this.view, go: (line) => this.goTo(line), book: (book) => this.read(book),
+      errorLines: () => this.errors.lines,
       stop: () => this.follow(false), back: () => this.scroller.focus(),
     });
-    this.errors = new Errors(root, { sources: () => this.found, go: (rank, name, line) => this.show(rank, line, name) });
+    this.errors = new Errors(root, {
+      sources: () => this.found, drawn: () => this.view.schedule(), go: (rank, name, line) => this.show(rank, line, name),
+    });
     this.following = true;
     this.intent = 0;
     this.seen = 0;
@@ -92,6 +95,7 @@ export class LogPane {
     this.tabs.draw(this.found, this.chosen, this.states, Boolean(this.merged));
     const total = answer.streams.reduce((sum, state) => sum + state.errors, 0);
     this.errors.show(total);
+    this.view.schedule();
   }
 
   /** Nothing will change any more. */
@@ -221,6 +225,7 @@ export class LogPane {
         && this.view.reachesEnd && !this.selecting()) this.follow(true);
     if (this.view.reachesEnd && this.source) this.seen = this.source.total;
     this.showPill();
+    if (this.source) this.errors.follow(this.source, this.states.get(this.chosen.id)?.errors ?? this.source.errors);
     this.search.drawMap();
   }
 

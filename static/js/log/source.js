@@ -72,10 +72,10 @@ export class Source {
     });
   }
 
-  take({ total, committed, ended, sha256, errors, last_output_at: output, masked }) {
+  take({ total, committed, ended, sha256, errors, last_output_at: output, masked, too_short: tooShort }) {
     this.total = Math.max(this.total, total);
     this.committed = Math.max(this.committed, committed);
-    Object.assign(this, { ended, sha256, errors, masked, lastOutput: output ?? this.lastOutput });
+    Object.assign(this, { ended, sha256, errors, masked, tooShort, lastOutput: output ?? this.lastOutput });
   }
 
   arrived(offset, data) {

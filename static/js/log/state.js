@@ -5,11 +5,16 @@ const COUNTING = 5000;
 const OVER = ["COMPLETED", "STOPPED", "FAILED"];
 export const over = (status) => OVER.includes(status);
 
+function secrets({ masked, tooShort }) {
+  const hidden = masked ? ` · ${count(masked)} secret${masked === 1 ? "" : "s"} masked` : "";
+  return tooShort ? `${hidden} · ${count(tooShort)} too short to mask` : hidden;
+}
+
 /** [kind, text, title] for a source: kind is waiting, live, paused, complete or incomplete. */
 export function describe(source, { following, status }) {
   if (!source) return ["waiting", "Waiting", ""];
   const size = `${count(source.committed)} bytes`;
-  const masked = source.masked ? ` · ${count(source.masked)} values masked` : "";
+  const masked = secrets(source);
   if (source.link === "gone") return ["incomplete", "This log is not there any more", ""];
   if (source.ended !== null && source.ended !== undefined) {
     const title = source.sha256 ? `SHA-256 of all its bytes: ${source.sha256}` : "";
