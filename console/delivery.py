@@ -32,7 +32,7 @@ App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 PATH = "/graphql"
 KEY = "runyard.answer"
-QUIET = 0.05
+QUIET = 0.2
 """Seconds after which who has acknowledged everything and stays connected counts as having read it."""
 MOST = 20.0
 """Seconds within which it must have acknowledged everything."""

@@ -35,7 +35,7 @@ from teams.states import Answer
 KEYS_ARE_KEPT = timedelta(days=1)
 REPEATED_WITHIN = timedelta(minutes=10)
 """How long a client may go on repeating: the one that people have gives up after four."""
-PATIENCE = 0.5
+PATIENCE = 2.0
 """Seconds for an answer that is on its way right now to get through, or not."""
 MOST_KEY = 255
 _PRINTABLE = frozenset(string.printable) - frozenset("\t\n\r\x0b\x0c")
@@ -144,7 +144,7 @@ def _unanswered(alike: QuerySet[Submission]) -> Submission | None:
     # Whoever has deleted the run has seen it: what they send now is meant.
     alike = alike.filter(created_at__gte=Now() - REPEATED_WITHIN, run__deleted_at=None).order_by("pk")
     until = time.monotonic() + PATIENCE
-    while open_ones := list(alike):
+    while open_ones := list(alike.all()):  # asked anew: a query set that was read once keeps what it found
         for row in open_ones:
             if row.lost_at is not None or not owner.lives(row.owner):
                 return row

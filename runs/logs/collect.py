@@ -357,5 +357,7 @@ def _run_of(key: str) -> uuid.UUID | None:
     return None
 
 
-async def _ring(run_id: uuid.UUID, queue: str) -> None:
-    await asyncio.to_thread(wake.ring, "runs.reconcile", str(run_id), queue=queue)
+@database_sync_to_async
+def _ring(run_id: uuid.UUID, queue: str) -> None:
+    # Asking whether a transaction is open takes a connection: in a thread of its own it would keep it.
+    wake.ring("runs.reconcile", str(run_id), queue=queue)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from channels.db import database_sync_to_async
@@ -88,7 +89,9 @@ def lost() -> bool:
 
 async def test_the_same_input_is_meant_as_often_as_it_is_answered(world: World, ada: API) -> None:
     async with serve() as port:
-        names = await asyncio.gather(*(create(port, ada.key) for _ in range(5)))
+        # None of them waits for longer than it takes to answer those before.
+        with mock.patch("runs.commands.asked.PATIENCE", 60.0):
+            names = await asyncio.gather(*(create(port, ada.key) for _ in range(5)))
         names += [await create(port, ada.key) for _ in range(3)]
         assert len(set(names)) == 8 == await count()
         await until(settled)
@@ -175,6 +178,12 @@ async def test_a_retry_that_comes_at_once_waits_for_what_becomes_of_the_first(wo
         assert await count() == 5
 
 
+def cut_off(upstream: socket.socket) -> None:
+    """Read the first bytes and hang up at once: an answer that lies there unread for long counts as read."""
+    upstream.recv(16)
+    upstream.close()
+
+
 async def test_a_proxy_that_gives_up_after_the_commit_makes_one(world: World, ada: API) -> None:
     """The first two answers of the console are cut off after their first bytes; the client hears 502."""
     async with serve() as port:
@@ -190,8 +199,7 @@ async def test_a_proxy_that_gives_up_after_the_commit_makes_one(world: World, ad
             loop = asyncio.get_running_loop()
             if cut:
                 cut -= 1
-                await loop.run_in_executor(None, upstream.recv, 16)
-                upstream.close()
+                await loop.run_in_executor(None, cut_off, upstream)
                 writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\nno")
             else:
                 answer = b""
