@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import browser, findings, loop, pages, recovery, submit, throughput
+from bench import browser, findings, logs, loop, pages, recovery, submit, throughput
 
 BENCHMARKS = {
     "browser": browser.main,
     "findings": findings.main,
+    "logs": logs.main,
     "loop": loop.main,
     "pages": pages.main,
     "recovery": recovery.main,

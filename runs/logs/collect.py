@@ -127,9 +127,7 @@ class Collector:
         engine = connect(stream.attempt.cluster)
         handle = Handle(str(stream.attempt_id), stream.attempt.handle or {})
         writer = await _to_the_end(
-            asyncio.to_thread(
-                store.Writer, store.location(stream), stream.committed, stream.lines, stream.findings
-            )
+            asyncio.to_thread(store.Writer, store.location(stream), stream.committed, stream.findings)
         )
         try:
             needles = await _needles(stream.attempt_id)

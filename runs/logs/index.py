@@ -106,15 +106,19 @@ class IndexWriter:
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         begin = 0
+        coloured = b"\x1b" in data or b"\x1b" in self._held
         while begin < len(data):
             end = min(len(data), begin + EVERY - self.at % EVERY)
-            part = data[begin:end]
-            self.lines += part.count(b"\n")
-            self._colour = self._colour.after(self._held + part)
-            self._held = (self._held + part)[-LONGEST:]
+            self.lines += data.count(b"\n", begin, end)
+            if coloured:
+                part = self._held + data[begin:end]
+                self._colour = self._colour.after(part)
+                self._held = part[-LONGEST:]
             self.at += end - begin
             begin = end
             if self.at % EVERY == 0:
                 colour = self._colour
                 record = _ENTRY.pack(self.lines, colour.fg, colour.bg, colour.flags)
                 os.pwrite(self._file, record, (self.at // EVERY - 1) * _ENTRY.size)
+        if not coloured:
+            self._held = (self._held + data[-LONGEST:])[-LONGEST:]

@@ -144,7 +144,8 @@ class Redactor:
         """Take the next bytes, with marks at source offsets."""
         if self._heads is None:
             return self._through(data, marks)
-        data, self._held = self._held + data, b""
+        if self._held:
+            data, self._held = self._held + data, b""
         self._marks.extend(marks)
         return self._decide(data, final=False)
 

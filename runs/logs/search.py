@@ -76,7 +76,7 @@ def search(log: Lines, query: Query, start: int, *, limit: int = MOST_HITS) -> F
     """Lines that match, of those that begin at byte `start` or later. A last line without end counts once it has one."""
     expression = query.compiled()
     deadline = time.monotonic() + SECONDS
-    at, number = _line_start(log, start)
+    at = _line_start(log, start)
     lines: list[int] = []
     while at < log.committed:
         data = log.whole_lines(at, BLOCK, _LONGEST_LINE)
@@ -84,27 +84,28 @@ def search(log: Lines, query: Query, start: int, *, limit: int = MOST_HITS) -> F
             break
         text = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
         here = _matching(expression, text)
-        count = text.count(b"\n") + (not text.endswith(b"\n"))
         if query.invert:
-            matched = set(here)
+            matched, count = set(here), text.count(b"\n") + (not text.endswith(b"\n"))
             here = [line for line in range(count) if line not in matched]
         if len(lines) + len(here) > limit and lines:
             break
-        lines += [number + line for line in here]
+        if here:
+            # The index knows how many lines lie before: counting them all would take longer than searching.
+            number = log.number_at(at)
+            lines += [number + line for line in here]
         at += len(data)
-        number += count
         if len(lines) >= limit or time.monotonic() > deadline:
             break
     return Found(lines, at, at >= log.committed)
 
 
-def _line_start(log: Lines, start: int) -> tuple[int, int]:
-    """The first line that begins at a byte or later: (its offset, its number)."""
+def _line_start(log: Lines, start: int) -> int:
+    """Where the first line begins that begins at a byte or later."""
     if start <= 0:
-        return 0, 1
+        return 0
     number = log.number_at(start)
     begin = log.start_of(number)
-    return (begin, number) if begin == start else (log.start_of(number + 1), number + 1)
+    return begin if begin == start else log.start_of(number + 1)
 
 
 def _matching(expression: re2._Regexp[bytes], text: bytes) -> list[int]:

@@ -157,14 +157,11 @@ class Writer:
     Blocking: use it from a thread. `append` leaves the bytes durable; the caller commits afterwards.
     """
 
-    def __init__(
-        self, where: Location, committed: int, lines: int, findings: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, where: Location, committed: int, findings: Mapping[str, Any] | None = None) -> None:
         where.folder.mkdir(parents=True, exist_ok=True)
         self._where = where
         self._files = ExitStack()
         self.offset = committed
-        self.lines = lines
         self._index = IndexWriter(where.lines, committed)
         self._files.callback(self._index.close)
         self._recogniser = Recogniser(findings)
@@ -191,13 +188,17 @@ class Writer:
             )
         self._marks.flush()
         self.offset += len(data)
-        self.lines += data.count(b"\n")
         self._note(self._recogniser.feed(data))
         self._index.feed(data)
 
     def finish(self) -> None:
         """Nothing will be appended any more: what the last line says counts now."""
         self._note(self._recogniser.finish())
+
+    @property
+    def lines(self) -> int:
+        """Line ends up to `offset`."""
+        return self._index.lines
 
     @property
     def findings(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def main(name: str, lines: int) -> None:
     stream = LogStream.objects.get(attempt__run__name=name)
     where = store.location(stream)
     shutil.rmtree(where.folder)
-    writer = store.Writer(where, 0, 0)
+    writer = store.Writer(where, 0)
     for second, piece in enumerate(pieces(lines)):
         writer.append(piece, [Mark(writer.offset, BEGINS_AT + second, Source.STDOUT)])
     writer.finish()

@@ -29,7 +29,7 @@ def write(run: Run, data: bytes, *, rank: int = 0, end: bool = False, attempt: i
     """What a collector does: store, commit, hint."""
     index = latest(run).index if attempt is None else attempt
     stream = LogStream.objects.get(attempt__run=run, attempt__index=index, rank=rank, name="MAIN")
-    writer = store.Writer(store.location(stream), stream.committed, stream.lines, stream.findings)
+    writer = store.Writer(store.location(stream), stream.committed, stream.findings)
     if data:
         writer.append(data, [])
     if end:

@@ -314,7 +314,7 @@ async def test_thousands_of_reconnects_at_any_offset_leave_no_gap_and_no_repeat(
     run = await sync_to_async(make_run)(world.ada)
     await sync_to_async(as_if)(run, *TO_RUNNING)
     stream = await LogStream.objects.aget(attempt__run=run)
-    writer = store.Writer(store.location(stream), 0, 0)
+    writer = store.Writer(store.location(stream), 0)
     received = bytearray()
     for _ in range(count):
         if writer.offset - len(received) < 200:

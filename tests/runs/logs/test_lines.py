@@ -23,7 +23,7 @@ PIECES = st.one_of(
 
 def stored(folder: Path, *chunks: bytes) -> Lines:
     where = Location(folder / "stream")
-    writer = Writer(where, 0, 0)
+    writer = Writer(where, 0)
     for number, chunk in enumerate(chunks):
         writer.append(chunk, [Mark(writer.offset, 100.0 + number, Source.STDERR)])
     writer.close()
@@ -74,12 +74,12 @@ def test_the_index_is_the_same_whatever_writers_took_each_other_over(tmp_path: P
     where = Location(tmp_path / "by several")
     committed = 0
     for size in (10, 200_000, 65_526, 1):
-        writer = Writer(where, committed, data.count(b"\n", 0, committed))
+        writer = Writer(where, committed)
         writer.append(data[committed : committed + size], [])
         writer.append(b"never committed" * 20_000, [])
         committed += size
     where.lines.write_bytes(where.lines.read_bytes()[:20])  # a crash of the host took the rest
-    writer = Writer(where, committed, data.count(b"\n", 0, committed))
+    writer = Writer(where, committed)
     writer.append(data[committed:], [])
     stored(tmp_path / "by one", data)
     one = (tmp_path / "by one" / "stream" / "lines").read_bytes()

@@ -16,7 +16,7 @@ BEGIN = 1_750_000_000.0
 def written(folder: Path, seed: int) -> tuple[Lines, list[tuple[float, str]]]:
     """A stream of lines at times of its own, and what was written when."""
     chance = random.Random(seed)
-    writer = Writer(Location(folder), 0, 0)
+    writer = Writer(Location(folder), 0)
     lines, time = [], BEGIN
     for number in range(600):
         time += chance.choice((0.0, 0.0, 0.01, 0.5, 20.0))

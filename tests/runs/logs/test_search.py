@@ -17,7 +17,7 @@ def log(tmp_path: Path) -> Lines:
         + b"\xff\xfe Step\nno end: step"
     )
     where = Location(tmp_path / "log")
-    writer = Writer(where, 0, 0)
+    writer = Writer(where, 0)
     writer.append(data, [])
     writer.close()
     return Lines(where, len(data), data.count(b"\n"))

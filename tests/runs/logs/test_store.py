@@ -23,7 +23,7 @@ def where(tmp_path: Path) -> Location:
 
 
 def write(where: Location, *chunks: bytes) -> Writer:
-    writer = Writer(where, 0, 0)
+    writer = Writer(where, 0)
     for number, chunk in enumerate(chunks):
         writer.append(chunk, [Mark(writer.offset, float(number), OUT)])
     return writer
@@ -63,7 +63,7 @@ def test_a_writer_that_died_anywhere_leaves_no_byte_twice_and_none_out(
         crash = min(crash, len(chunks) - 1)
         write(where, *chunks[: crash + 1]).close()
         committed = b"".join(chunks[:crash])
-        heir = Writer(where, len(committed), committed.count(b"\n"))
+        heir = Writer(where, len(committed))
         for chunk in chunks[crash:]:
             heir.append(chunk, [Mark(heir.offset, 1.0, ERR)])
         whole = b"".join(chunks)
@@ -81,7 +81,7 @@ def test_a_writer_that_died_anywhere_leaves_no_byte_twice_and_none_out(
 
 
 def test_marks_say_when_and_from_where_also_in_the_middle_of_a_range(where: Location) -> None:
-    writer = Writer(where, 0, 0)
+    writer = Writer(where, 0)
     writer.append(b"x" * 10, [Mark(0, 1.5, OUT), Mark(4, 2.5, ERR)])
     writer.append(b"y" * 10, [Mark(10, 3.5, OUT)])
     assert store.marks(where, 6, 20) == [Mark(4, 2.5, ERR), Mark(10, 3.5, OUT)]
@@ -99,7 +99,7 @@ def test_committed_bytes_that_are_missing_are_an_error_and_not_an_empty_log(wher
 def test_a_writer_that_was_held_up_shifts_no_byte_of_its_heir(where: Location) -> None:
     """It had lost its lease, and goes on where it was: the same bytes in the same place."""
     held_up = write(where, b"line1\n")
-    heir = Writer(where, 6, 1)
+    heir = Writer(where, 6)
     heir.append(b"line2\n", [])
     held_up.append(b"line2\n", [])
     heir.append(b"line3\n", [])
@@ -110,5 +110,5 @@ def test_a_writer_that_was_held_up_shifts_no_byte_of_its_heir(where: Location) -
 def test_a_writer_that_takes_over_too_late_cuts_nothing_off(where: Location) -> None:
     """It was held up between taking the lease and opening the files; another has gone on meanwhile."""
     heir = write(where, b"line1\n", b"line2\n")
-    Writer(where, 6, 1).close()
+    Writer(where, 6).close()
     assert store.read(where, 0, 100, heir.offset) == b"line1\nline2\n"

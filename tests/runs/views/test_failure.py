@@ -95,7 +95,7 @@ def test_of_several_streams_of_a_rank_the_cause_is_shown_and_not_its_consequence
     attempt = latest(run)
     LogStream.objects.create(attempt=attempt, rank=1, name="gpu-1")
     stream = attempt.log_streams.get(name="gpu-1")
-    writer = store.Writer(store.location(stream), 0, 0)
+    writer = store.Writer(store.location(stream), 0)
     writer.append(b"x\n" + TRACEBACK, [])
     writer.finish()
     writer.close()

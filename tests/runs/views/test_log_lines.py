@@ -25,7 +25,7 @@ def url(world: World) -> str:
     run = make_run(world.ada)
     as_if(run, *TO_RUNNING)
     stream = LogStream.objects.get(attempt__run=run)
-    writer = store.Writer(store.location(stream), 0, 0)
+    writer = store.Writer(store.location(stream), 0)
     writer.append(DATA, [Mark(0, 50.0, Source.STDOUT), Mark(10, 60.0, Source.STDERR)])
     writer.close()
     LogStream.objects.filter(pk=stream.pk).update(committed=len(DATA), lines=writer.lines)
@@ -43,7 +43,7 @@ def test_lines_come_with_their_number_place_time_source_and_colour(world: World,
     answer = ask(world, f"{url}/lines", **{"from": 3, "n": 2})
     third, fourth = answer.pop("lines")
     assert third == {
-        "number": 3, "offset": 15, "end": 20, "text": "three", "more": 0, "time": 60.0, "source": "stderr",
+        "number": 3, "offset": 15, "end": 20, "text": "three", "more": 0, "tail": "", "time": 60.0, "source": "stderr",
     }  # fmt: skip
     assert (fourth["text"], fourth["more"]) == ("x" * 4096, 10_000 - 4096)
     assert answer == {

@@ -21,7 +21,7 @@ def url(world: World) -> str:
     run = make_run(world.ada)
     attempt = as_if(run, *TO_RUNNING)
     stream = LogStream.objects.get(attempt=attempt)
-    writer = store.Writer(store.location(stream), 0, 0)
+    writer = store.Writer(store.location(stream), 0)
     writer.append(BYTES, [Mark(0, 5.0, Source.STDOUT), Mark(10, 6.0, Source.STDERR)])
     writer.close()
     LogStream.objects.filter(pk=stream.pk).update(committed=len(BYTES), lines=BYTES.count(b"\n"))

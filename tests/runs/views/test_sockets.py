@@ -28,7 +28,7 @@ def stream(world: World) -> LogStream:
     """The log of a run of Ada's that has ended."""
     attempt = as_if(make_run(world.ada), *TO_RUNNING)
     stream = LogStream.objects.get(attempt=attempt)
-    writer = store.Writer(store.location(stream), 0, 0)
+    writer = store.Writer(store.location(stream), 0)
     writer.append(DATA, [Mark(0, 5.0, Source.STDOUT), Mark(4, 6.0, Source.STDERR)])
     writer.close()
     LogStream.objects.filter(pk=stream.pk).update(
