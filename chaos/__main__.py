@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos ARGS=…", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="what is drawn at random")
     parser.add_argument("--short", action="store_true", help="only what every test run has: some two minutes")
-    parser.add_argument("--minutes", type=float, default=60, help="begin no scenario after so long")
+    parser.add_argument("--minutes", type=float, default=45, help="begin no scenario after so long")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), help="only these")
     return parser.parse_args()
 

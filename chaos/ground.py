@@ -98,7 +98,13 @@ class Ground:
 
     # -- asking the console, as clients do
 
-    def ask(self, query: str, data: Mapping[str, Any], within: float = PATIENCE, **headers: str) -> Any:
+    def ask(
+        self,
+        query: str,
+        data: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+        within: float = PATIENCE,
+    ) -> Any:
         """One operation. Asked again while nobody answers, or 503 says so: as the client does."""
         environment = self.stack.env
         deadline = time.monotonic() + within
@@ -107,7 +113,7 @@ class Ground:
                 answer = httpx.post(
                     environment["MOSAICML_API_ENDPOINT"],
                     json={"query": query, "variables": {"d": dict(data)}},
-                    headers={"Authorization": environment["MOSAICML_API_KEY"], **headers},
+                    headers={"Authorization": environment["MOSAICML_API_KEY"], **(headers or {})},
                     timeout=30,
                 ).json()
                 if not answer.get("errors"):
@@ -129,9 +135,10 @@ class Ground:
         exit_code: int = 0,
         then: str = "",
         known: bool = True,
+        key: str = "",
         **scheduling: Any,
     ) -> Job:
-        """A run that says where it started, writes numbered lines, and ends as told."""
+        """A run that says where it started, writes numbered lines, and ends as told. `key`: its Idempotency-Key."""
         job = Job("", nodes, lines, exit_code, known)
         command = (
             f'echo "$RUNYARD_ATTEMPT $NODE_RANK" >> {self.folder}/started\n'
@@ -145,7 +152,8 @@ class Ground:
             "compute": {"cluster": "local", "nodes": nodes},
             "scheduling": scheduling,
         }
-        job.name = self.ask(CREATE, {"runInput": given})[0]["name"]
+        headers = {"Idempotency-Key": key} if key else {}
+        job.name = self.ask(CREATE, {"runInput": given}, headers)[0]["name"]
         self.jobs.append(job)
         return job
 

@@ -5,6 +5,7 @@ A scenario only injects: whoever calls it waits until everything has ended, and 
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -256,6 +257,20 @@ def _(ground: Ground) -> None:
 scenario("F18", "an engine that is away, late, out of date, answers twice or not at all", short=True)(
     lying_engine
 )
+
+
+@scenario("F19", "fifty clients submit one run under one Idempotency-Key while web is killed", short=True)
+def _(ground: Ground) -> None:
+    key = f"chaos-{ground.draw.random()}"
+    before = ground.rows("SELECT count(*) AS n FROM runs_run")[0]["n"]
+    with ThreadPoolExecutor(50) as threads:
+        submitted = [threads.submit(ground.submit, lines=5, key=key) for _ in range(50)]
+        faults.kill(ground, "web")
+        names = {one.result().name for one in submitted}
+    made = ground.rows("SELECT count(*) AS n FROM runs_run")[0]["n"] - before
+    assert made == len(names) == 1, f"I2: one submission has made {made} runs, named {names}"
+
+
 scenario("F21", "one of 512 ranks dies, and the others wait for it for ever")(many_ranks)
 
 
@@ -290,3 +305,17 @@ def _(ground: Ground) -> None:
                 faults.signal_postgres(ground, signal.SIGINT)
         for_a_while(ground.draw.random() * 2)
     ground.disarm()
+
+
+@scenario(
+    "F26", "a hundred thousand random steps through commands, loop and database: three quarters of an hour"
+)
+def _(ground: Ground) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/runs/test_machine.py"],
+        env={**os.environ, "RUNYARD_MACHINE_EXAMPLES": "2000"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
