@@ -65,6 +65,7 @@ def enqueue(run: Run, count: int) -> None:
     (attempt,) = run.attempts.all()
     assert attempt.status == Status.QUEUED
     run.refresh_from_db()
+    lifecycle = list(attempt.lifecycle.order_by("id"))
     runs, specs, attempts, entries = [], [], [], []
     for number in range(count - 1):
         another, its = copy.copy(run), copy.copy(attempt)
@@ -73,7 +74,10 @@ def enqueue(run: Run, count: int) -> None:
         runs.append(another)
         specs.append(RunSpec(run_id=another.pk, submitted={}, command=run.spec.command))
         attempts.append(its)
-        entries.append(LifecycleEntry(attempt_id=its.pk, status=Status.QUEUED, entered_at=its.created_at))
+        for entry in lifecycle:
+            copied = copy.copy(entry)
+            copied.pk, copied.attempt_id = None, its.pk
+            entries.append(copied)
     Run.objects.bulk_create(runs, batch_size=1000)
     RunSpec.objects.bulk_create(specs, batch_size=1000)
     Attempt.objects.bulk_create(attempts, batch_size=1000)

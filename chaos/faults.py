@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 import redis
@@ -100,15 +101,51 @@ def read_only(ground: Ground) -> Iterator[None]:
         _setting(ground, "default_transaction_read_only", None)
 
 
+_ANEW = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+"""Sessions that are open keep the settings that they began with: they are ended."""
+
+
 def _setting(ground: Ground, name: str, value: str | None) -> None:
     with psycopg.connect(ground.stack.home.database_url, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         change = f"SET {name} = {value}" if value is not None else f"RESET {name}"
         connection.execute(f"ALTER DATABASE runyard {change}")
-        # Sessions that are open keep what they had: they go.
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        connection.execute(_ANEW)
+
+
+CLOCKS = ("clock_timestamp", "statement_timestamp", "transaction_timestamp", "now")
+
+
+@contextmanager
+def stepped_clock(ground: Ground) -> Iterator[Callable[[int], None]]:
+    """A function that sets the database's clock so many seconds ahead of the machine's, which is not touched."""
+
+    def tell(*statements: str) -> None:
+        with psycopg.connect(ground.stack.home.database_url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(cast("Any", statement))
+            connection.execute(_ANEW)
+
+    def step(seconds: int) -> None:
+        tell(f"ALTER DATABASE runyard SET simulated.ahead = '{seconds} seconds'")
+
+    tell("CREATE SCHEMA simulated", "ALTER DATABASE runyard SET simulated.ahead = '0 seconds'")
+    tell(
+        *(
+            f"CREATE FUNCTION simulated.{name}() RETURNS timestamptz LANGUAGE sql VOLATILE AS"
+            f" $$ SELECT pg_catalog.{name}() + current_setting('simulated.ahead')::interval $$"
+            for name in CLOCKS
+        ),
+        "ALTER DATABASE runyard SET search_path = simulated, pg_catalog, public",
+    )
+    try:
+        yield step
+    finally:
+        tell(
+            "ALTER DATABASE runyard RESET search_path",
+            "ALTER DATABASE runyard RESET simulated.ahead",
+            "DROP SCHEMA simulated CASCADE",
         )
 
 

@@ -86,7 +86,9 @@ def _(ground: Ground) -> None:
     ground.running(1)
     ground.tell("stop", stopped.name)
     ground.settle()
-    missing = failpoints.names(ROOT) - set(ground.struck())
+    # What is purged was deleted the day before: its own tests die there.
+    marked = {name for name in failpoints.names(ROOT) if not name.startswith("purge.")}
+    missing = marked - set(ground.struck())
     assert not missing, f"nothing passes by {', '.join(sorted(missing))}"
     ground.arm()
 
@@ -228,6 +230,18 @@ def _(ground: Ground) -> None:
         for_a_while(0.3)
         faults.flush(ground)
     assert jobs
+
+
+@scenario("F9", "the database's clock steps minutes ahead, an hour, and back again")
+def _(ground: Ground) -> None:
+    ground.mixture(8, lines=300)
+    ground.running(3)
+    with faults.stepped_clock(ground) as step:
+        for seconds in (300, 3600, 3300, 60):
+            step(seconds)
+            ground.mixture(2)
+            faults.kill(ground, "worker")
+            for_a_while(4)
 
 
 @scenario("F16", "the web, the workers and the collector frozen, one after the other, beyond their leases")

@@ -6,16 +6,17 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum, Window
 from django.db.models.functions import Now, RowNumber
 
 from clusters.models import Cluster
 from clusters.states import CPU, STALE_AFTER, Sight, sight
 from runs.models import Attempt, LogStream, MetricPoint, Run, RunToken
-from runs.states import HOLDING, LIVE, TERMINAL, WAITING, Desired, Priority, Status
+from runs.states import HOLDING, LIVE, LONGEST_BACKOFF, TERMINAL, WAITING, Desired, Priority, Status
 from teams.crypto import hash_api_key
 from teams.models import Membership, User
 from teams.queries import Caller, key_is_live
@@ -220,10 +221,12 @@ def attempts_to_look_at(cluster_id: UUID, most: int) -> list[Attempt]:
     Its price does not grow with the queue: what waits there is in neither of the two indexes.
     """
     backing_off = Q(status=Status.PENDING, not_before__gt=Now(), run__desired=Desired.RUNNING)
+    backing_off &= Q(not_before__lte=Now() + LONGEST_BACKOFF)
     open_logs = LogStream.objects.filter(attempt=OuterRef("pk"), ended_at=None)
     logs_owed = Q(status__in=TERMINAL) & Exists(open_logs)
     mine = Attempt.objects.filter(cluster=cluster_id, cleaned_at=None).select_related("run")
-    free = Q(lease_until=None) | Q(lease_until__lt=Now())
+    longest = timedelta(seconds=2 * settings.RUNYARD_LEASE_SECONDS)
+    free = Q(lease_until=None) | Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + longest)
     going = (
         mine.filter(~Q(status=Status.QUEUED), free)
         .exclude(backing_off | logs_owed)

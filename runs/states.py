@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +46,11 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.STOPPED: frozenset(),
     Status.FAILED: frozenset(),
 }
+
+
+FIRST_BACKOFF = timedelta(seconds=5)
+LONGEST_BACKOFF = timedelta(minutes=5)
+"""Between automatic attempts. What is due later than that was written before a clock was set back: it is due."""
 
 
 class Desired(StrEnum):

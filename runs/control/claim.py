@@ -19,6 +19,13 @@ _EXTEND = """
 """
 
 
+_FREE = """
+    (lease_until IS NULL OR lease_until < clock_timestamp()
+     OR lease_until > clock_timestamp() + %s * interval '1 second')
+"""
+"""Nobody has a lease so long: one that ends so late is from before the database's clock was set back."""
+
+
 def claim(attempt_id: uuid.UUID) -> uuid.UUID | None:
     """Take the lease on an attempt: the token, or None while somebody else holds it.
 
@@ -27,7 +34,7 @@ def claim(attempt_id: uuid.UUID) -> uuid.UUID | None:
     for _ in range(2):
         token = uuid.uuid4()
         failpoints.reached("claim.before")
-        if _execute(_EXTEND + "(lease_until IS NULL OR lease_until < clock_timestamp())", token, attempt_id):
+        if _execute(_EXTEND + _FREE, token, attempt_id, settings.RUNYARD_LEASE_SECONDS * 2):
             failpoints.reached("claim.taken")
             return token
         taken = Attempt.objects.filter(pk=attempt_id, cleaned_at=None, lease_until__gte=Now())
@@ -51,7 +58,7 @@ def release(attempt_id: uuid.UUID, token: uuid.UUID, rings: int) -> bool:
     return not held.exists()
 
 
-def _execute(statement: str, token: uuid.UUID, attempt_id: uuid.UUID, *more: uuid.UUID) -> bool:
+def _execute(statement: str, token: uuid.UUID, attempt_id: uuid.UUID, *more: uuid.UUID | int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(statement, [token, settings.RUNYARD_LEASE_SECONDS, attempt_id, *more])
         return bool(cursor.rowcount == 1)

@@ -9,7 +9,16 @@ from typing import Any
 
 from clusters.engines.base import MAIN, Observation, Phase, RankObservation
 from runs.reasons import EXPLANATIONS, IMAGE_PULL, Category, decode_exit_code
-from runs.states import HOLDING, WAITING, Desired, ImagePullCase, Reason, Status
+from runs.states import (
+    FIRST_BACKOFF,
+    HOLDING,
+    LONGEST_BACKOFF,
+    WAITING,
+    Desired,
+    ImagePullCase,
+    Reason,
+    Status,
+)
 
 GONE_AFTER = timedelta(seconds=10)
 """An engine that holds nothing of what it has launched must say so for so long: its list may be behind."""
@@ -23,8 +32,6 @@ CRASH_LOOP = 3
 """So many failures alike in a row, each …"""
 SOON = timedelta(minutes=1)
 """… within so long of its start, are a crash loop: another try would end the same."""
-FIRST_BACKOFF = timedelta(seconds=5)
-LONGEST_BACKOFF = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,7 @@ def _waiting(now: datetime, it: Situation) -> Action:
     if it.desired is Desired.STOPPED:
         return Finish(Ending(it.stop_reason or Reason.USER_STOPPED, it.stop_message))
     if it.status is Status.PENDING:
-        if it.not_before is not None and it.not_before > now:
+        if it.not_before is not None and now < it.not_before <= now + LONGEST_BACKOFF:
             return Nothing(until=it.not_before)
         return Enqueue()
     return Nothing()

@@ -48,7 +48,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
         seen = {}
     failpoints.reached("sweep.observed")
     now = lifecycle.database_now()
-    unnoted = [a.pk for a in held if seen and (a.seen_at is None or now - a.seen_at > NOTE_EVERY)]
+    unnoted = [a.pk for a in held if seen and (a.seen_at is None or abs(now - a.seen_at) > NOTE_EVERY)]
     if unnoted:
         Attempt.objects.filter(pk__in=unnoted).update(seen_at=now)
     acted = 0
@@ -62,6 +62,6 @@ def sweep_cluster(cluster_id: UUID) -> int:
             except Exception:
                 # One that cannot be dealt with must not keep the others from their turn.
                 log.exception("attempt failed", attempt=str(attempt.pk))
-    if cluster.placed_at is None or now - cluster.placed_at > PLACE_EVERY:
+    if cluster.placed_at is None or abs(now - cluster.placed_at) > PLACE_EVERY:
         place(cluster_id)
     return acted

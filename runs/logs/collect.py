@@ -266,11 +266,14 @@ def _claim(token: uuid.UUID, most: int) -> list[LogStream]:
             UPDATE runs_logstream
             SET lease_token = %s, lease_until = clock_timestamp() + %s * interval '1 second'
             WHERE id IN (SELECT id FROM runs_logstream
-                         WHERE ended_at IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())
+                         WHERE ended_at IS NULL
+                           AND (lease_until IS NULL OR lease_until < clock_timestamp()
+                                -- Or from before the database's clock was set back.
+                                OR lease_until > clock_timestamp() + %s * interval '1 second')
                          ORDER BY lease_until NULLS FIRST LIMIT %s FOR UPDATE SKIP LOCKED)
             RETURNING id
             """,
-            [token, LEASE, most],
+            [token, LEASE, 2 * LEASE, most],
         )
         ids = [row[0] for row in cursor.fetchall()]
     # A cluster's capacity names every node: once for each stream, that would be megabytes.

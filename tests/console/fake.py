@@ -23,6 +23,7 @@ async def application(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"fine"})
 """
+DELIVERY = "from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol\n"
 UP = """
 import os, sys
 from pathlib import Path
@@ -55,6 +56,7 @@ class FakeStack(Stack):
         (self.root / "manage.py").write_text(MANAGE)
         (self.root / "console" / "__init__.py").write_text("")
         (self.root / "console" / "asgi.py").write_text(ASGI)
+        (self.root / "console" / "delivery.py").write_text(DELIVERY)
         (self.root / "celery").mkdir(exist_ok=True)
         (self.root / "celery" / "__main__.py").write_text("import time; time.sleep(3600)")
         (self.root / "celery" / "__init__.py").write_text("")

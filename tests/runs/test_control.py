@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from clusters.connect import call, connect
 from clusters.engines.base import EngineUnavailable, LaunchRejected, Phase
+from clusters.models import Cluster
 from runs import commands, lifecycle, queries
 from runs.control import claim, reconcile
 from runs.control.decide import Ending
@@ -367,3 +368,17 @@ def test_a_sign_in_any_stream_of_the_rank_counts_once_all_are_complete(world: Wo
     streams.filter(name="MAIN").update(ended_at=None)
     assert not reconcile.log_of(attempt, 0).complete
     assert reconcile.log_of(attempt, 7).complete
+
+
+def test_a_lease_from_before_the_clock_went_back_is_nobodys(world: World) -> None:
+    run = make_run(world.ada)
+    in_an_hour = timezone.now() + timedelta(hours=1)
+    Attempt.objects.filter(run=run).update(lease_token=uuid.uuid4(), lease_until=in_an_hour)
+    Cluster.objects.update(placed_at=in_an_hour)
+    assert drive(run).status == "COMPLETED"
+
+
+def test_a_back_off_from_before_the_clock_went_back_is_over(world: World) -> None:
+    run = make_run(world.ada)
+    Attempt.objects.filter(run=run).update(not_before=timezone.now() + timedelta(hours=1))
+    assert drive(run).status == "COMPLETED"

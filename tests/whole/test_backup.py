@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +16,17 @@ import pytest
 from console.services.paths import Home
 from tests.client.real import Client, install
 from tests.stack import ROOT, Stack, temporary_home
+from tests.world import until as await_that
 
 WRITES = "for i in $(seq 400); do echo line $i of 400; sleep 0.2; done"
 LINES = [f"line {i} of 400" for i in range(1, 401)]
-OPEN = """
-from django.conf import settings
-from teams.crypto import master_keyring
-from teams.models import Team
-ring = master_keyring(settings.MASTER_KEY_FILE)
-print('OPENED', [len(ring.decrypt(t.data_key.encode())) for t in Team.objects.order_by('name')])
-"""
+TEXT = "".join(f"{line}\n" for line in LINES)
+PAUSES = (
+    "for i in $(seq 200); do echo line $i of 400; done; until test -e {gate}; do sleep 0.2; done; "
+    "for i in $(seq 201 400); do echo line $i of 400; done"
+)
+"""Writes nothing between the backup and the restore: none of it is collected by the console that goes."""
+SECRET = "only the vault knows this one"
 
 
 @pytest.fixture
@@ -67,9 +70,14 @@ def test_a_console_restored_elsewhere_has_its_runs_logs_and_secrets(old: Stack, 
     client = Client(old.env, tmp_path)
     ended = client.submit("seq 100000")
     assert client.wait(ended) == "COMPLETED"
-    running = [client.submit(WRITES), client.submit(WRITES, compute={"nodes": 2})]
+    client.mcli("create", "secret", "env", "--name", "drill", f"DRILL={SECRET}")
+    gate = Path(tempfile.mkdtemp(prefix="runyard-test-"))
+    gate.chmod(0o755)
+    paused = client.submit(PAUSES.format(gate=gate / "open"))
+    running = [paused, client.submit(WRITES, compute={"nodes": 2})]
     for name in running:
         client.wait(name, "RUNNING")
+    await_that(lambda: "line 200 of 400" in client.logs(paused), within=60)
 
     folder = tmp_path / "backup"
     said = manage(old, "backup", str(folder))
@@ -93,14 +101,19 @@ def test_a_console_restored_elsewhere_has_its_runs_logs_and_secrets(old: Stack, 
         new.start()
         client = Client({**old.env, "MOSAICML_API_ENDPOINT": f"{new.url}/graphql"}, tmp_path)
         assert client.logs(ended).splitlines() == [str(i) for i in range(1, 100001)]
+        (gate / "open").touch()
         for name in running:
             assert client.wait(name, timeout=300) == "COMPLETED"
-        assert json.loads(manage(new, "shell", "-v", "0", "-c", OPEN).split("OPENED ")[1])
-        for name, ranks in zip(running, (1, 2), strict=True):
-            for rank in range(ranks):
-                check_that_nothing_is_missing_in_silence(new, client, name, rank)
+            assert "Attempt 2" not in client.mcli("describe", "run", name)
+        assert stored(new, paused, 0) == ("complete", hashlib.sha256(TEXT.encode()).hexdigest())
+        for rank in range(2):
+            check_that_nothing_is_missing_in_silence(new, client, running[1], rank)
+        opened = client.submit('printf %s "$DRILL" | sha256sum')
+        assert client.wait(opened) == "COMPLETED"
+        assert hashlib.sha256(SECRET.encode()).hexdigest() in client.logs(opened)
     finally:
         new.remove()
+        shutil.rmtree(gate)
 
 
 def check_that_damage_is_named(folder: Path, home: Home) -> None:
@@ -119,13 +132,20 @@ def check_that_damage_is_named(folder: Path, home: Home) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def check_that_nothing_is_missing_in_silence(stack: Stack, client: Client, name: str, rank: int) -> None:
-    """Every line, in order, or a log that says that it is incomplete."""
+def stored(stack: Stack, name: str, rank: int) -> tuple[str, str]:
+    """How a log's end record says that it ended, and its SHA-256."""
     code = (
-        "from runs.models import LogStream; print('ENDED', LogStream.objects.get("
-        f"attempt__run__name={name!r}, rank={rank}, name='MAIN').end_reason)"
+        "from runs.models import LogStream; row = LogStream.objects.get("
+        f"attempt__run__name={name!r}, rank={rank}, name='MAIN'); print('ENDED', row.end_reason, row.sha256)"
     )
-    end = manage(stack, "shell", "-v", "0", "-c", code).split("ENDED ")[1].split()[0]
+    reason, sha256 = manage(stack, "shell", "-v", "0", "-c", code).split("ENDED ")[1].split()[:2]
+    return reason, sha256
+
+
+def check_that_nothing_is_missing_in_silence(stack: Stack, client: Client, name: str, rank: int) -> None:
+    """Every line, in order, or a log that says that it is incomplete: what the console that goes has collected
+    after the backup is nowhere else."""
+    end, _ = stored(stack, name, rank)
     lines = client.logs(name, rank).splitlines()
     if end == "complete":
         assert lines == LINES

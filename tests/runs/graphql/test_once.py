@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -124,9 +124,10 @@ async def hang_up(port: int, sent: bytes) -> None:
     before = await count()
     show = load.show_new
 
+    gone = threading.Event()
+
     def when_they_have_gone(*given: Any) -> Any:
-        while not Submission.objects.filter(lost_at__isnull=False).exists():
-            time.sleep(0.01)
+        gone.wait(20)
         return show(*given)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -136,6 +137,7 @@ async def hang_up(port: int, sent: bytes) -> None:
         await until(lambda: more_than(before))
         writer.close()
         await until(lost)
+        gone.set()
 
 
 async def leave_at_once(port: int, sent: bytes) -> None:
