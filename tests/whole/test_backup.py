@@ -26,6 +26,14 @@ PAUSES = (
     "for i in $(seq 201 400); do echo line $i of 400; done"
 )
 """Writes nothing between the backup and the restore: none of it is collected by the console that goes."""
+ROOM = """
+from clusters.models import Cluster
+from clusters.tasks import look_at
+local = Cluster.objects.get(name="local")
+local.config |= {"cpus": 8}
+local.save(update_fields=["config"])
+look_at(local)
+"""
 SECRET = "only the vault knows this one"
 
 
@@ -67,6 +75,7 @@ def refusal(folder: Path, home: Home) -> str:
 @pytest.mark.timeout(600)
 def test_a_console_restored_elsewhere_has_its_runs_logs_and_secrets(old: Stack, tmp_path: Path) -> None:
     install()
+    manage(old, "shell", "-v", "0", "-c", ROOM)
     client = Client(old.env, tmp_path)
     ended = client.submit("seq 100000")
     assert client.wait(ended) == "COMPLETED"
