@@ -50,12 +50,14 @@ def parse(config: Mapping[str, Any]) -> Config:
     root = Path(_text(config, "root"))
     if not root.is_absolute() or ".." in root.parts or len(root.parts) < 2:
         raise ValueError("root: must be the absolute path of a folder, without '..'")
+    slots = _whole(config, "slots", 4, least=1)
     return Config(
         root=root,
         host_id=_text(config, "host_id"),
         hostname=_text(config, "hostname", platform.node() or "localhost"),
-        slots=_whole(config, "slots", 4, least=1),
-        cpus=_whole(config, "cpus", os.cpu_count() or 1, least=1),
+        slots=slots,
+        # They are counted, not enforced: on a small host every slot has one all the same.
+        cpus=_whole(config, "cpus", max(os.cpu_count() or 1, slots), least=1),
         gpus=None if config.get("gpus") is None else _whole(config, "gpus", 0, least=0),
         gpu_type=None if config.get("gpu_type") is None else _text(config, "gpu_type"),
         path=_path(_text(config, "path", DEFAULT_PATH)),
