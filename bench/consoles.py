@@ -32,7 +32,7 @@ class Console:
     def manage(self, code: str) -> str:
         """Run Python in the console's Django; what it printed."""
         return subprocess.run(
-            [sys.executable, "manage.py", "shell", "-c", code],
+            [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
             env=self.stack.environment,
             cwd=ROOT,
             check=True,

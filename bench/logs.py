@@ -11,4 +11,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     command = "import sys; from bench.logs_side import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "manage.py", "shell", "-c", command], cwd=ROOT).returncode
+    return subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "-c", command], cwd=ROOT
+    ).returncode

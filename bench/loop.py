@@ -1,7 +1,8 @@
 """One pass of the control loop over a cluster with 10,000 queued and 1,000 active runs, against 10 and 10.
 
-    idle     nothing has happened since the pass before
+    idle     nothing has happened since the pass before: four passes of five are so
     stop     five active runs are to stop
+    look     all that runs is looked at again, as every ten seconds: this one may grow with what exists
     queue    going down the queue, none of which fits
 
 Each on a console of its own, on the same PostgreSQL, in turn: time, and number of queries. Queries must not grow
@@ -23,10 +24,9 @@ from tests.stack import ROOT, Servers
 
 ROUNDS = 9
 LARGE, SMALL = (10_000, 1_000), (10, 10)
-CASES = ("idle", "stop", "queue")
-BAR = 100.0
-"""Times as long, at the most, with five hundred times as many runs: what is looked at in a pass are the active
-runs, a hundred times as many, in one question to the engine and one to the database."""
+CASES = ("idle", "stop", "queue", "look")
+BARS = {"idle": 3.0, "stop": 3.0, "queue": 100.0, "look": 100.0}
+"""Times as long, at the most, with five hundred times as many runs; a hundred times as many of which are active."""
 MOST_SECONDS = 1.0
 """That the large one may take, as passes are two seconds apart."""
 
@@ -41,7 +41,7 @@ class Side:
         home = servers.home.path / name
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "manage.py", "shell", "-c"),
+                *(sys.executable, "manage.py", "shell", "--no-imports", "-c"),
                 f"from bench.loop_side import main; main({queued}, {active})",
             ],
             stdin=subprocess.PIPE,
@@ -104,8 +104,8 @@ def main() -> int:
         queries = [max(pair[side][1] for pair in pairs) for side in (0, 1)]
         print(
             f"{case:8} {seconds[0] * 1000:12.1f} ms {queries[0]:4} queries {seconds[1] * 1000:8.1f} ms {queries[1]:4} queries"
-            f" {ratio:7.1f}"
+            f" {ratio:7.1f}  bar {BARS[case]:g}"
         )
-        good &= queries[0] <= queries[1] and ratio <= BAR and seconds[0] <= MOST_SECONDS
-    print(f"bar: no more queries, {BAR:g} times, {MOST_SECONDS:g} s (load {os.getloadavg()[0]:.1f})")
+        good &= queries[0] <= queries[1] and ratio <= BARS[case] and seconds[0] <= MOST_SECONDS
+    print(f"bars: no more queries, the ratio, {MOST_SECONDS:g} s (load {os.getloadavg()[0]:.1f})")
     return 0 if good else 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from clusters.models import Cluster
@@ -19,7 +20,7 @@ from clusters.tasks import look_at
 from runs import commands
 from runs.control.place import place
 from runs.control.reconcile import reconcile
-from runs.control.sweep import sweep_cluster
+from runs.control.sweep import LOOK_EVERY, sweep_cluster
 from runs.models import Attempt, LifecycleEntry, Run, RunSpec
 from runs.states import Status
 from teams.commands import add_member, create_team
@@ -88,6 +89,8 @@ def measure(case: str, cluster: Cluster, caller: Caller) -> None:
     cluster.refresh_from_db()
     # Both sides do the same work in a pass, whatever has passed in time between two of them.
     Cluster.objects.filter(pk=cluster.pk).update(placed_at=cluster.swept_at)
+    last_seen = Now() - 2 * LOOK_EVERY if case == "look" else Now()
+    Attempt.objects.filter(status=Status.RUNNING).update(seen_at=last_seen)
     look_at(cluster)
     if case == "stop":
         for run in Run.objects.filter(status=Status.RUNNING).order_by("created_at")[:STOPS]:

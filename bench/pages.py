@@ -72,7 +72,7 @@ class Filled:
             f"fill(team.pk, [first.pk, *(p.pk for p in people)], [c.pk for c in clusters], {count})\n"
         )
         subprocess.run(
-            [sys.executable, "manage.py", "shell", "-c", code],
+            [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
             env=self.stack.environment,
             cwd=ROOT,
             check=True,

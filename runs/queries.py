@@ -10,7 +10,19 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum, Window
+from django.db.models import (
+    Count,
+    DateTimeField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    Window,
+)
 from django.db.models.functions import Now, RowNumber
 
 from clusters.models import Cluster
@@ -214,9 +226,10 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
         ) from problem
 
 
-def attempts_to_look_at(cluster_id: UUID, most: int) -> list[Attempt]:
+def attempts_to_look_at(cluster_id: UUID, most: int, unseen_for: timedelta = timedelta(0)) -> list[Attempt]:
     """What the sweep looks at, longest unseen first: attempts that are not finished and cleaned up, but for
-    those that only wait: in the queue, for their back-off, for the end of their logs, in somebody's hands.
+    those that only wait (in the queue, for their back-off, for the end of their logs, in somebody's hands), and
+    those that run, as they were seen to less than `unseen_for` ago, and have nothing before them but going on.
 
     Its price does not grow with the queue: what waits there is in neither of the two indexes.
     """
@@ -224,12 +237,19 @@ def attempts_to_look_at(cluster_id: UUID, most: int) -> list[Attempt]:
     backing_off &= Q(not_before__lte=Now() + LONGEST_BACKOFF)
     open_logs = LogStream.objects.filter(attempt=OuterRef("pk"), ended_at=None)
     logs_owed = Q(status__in=TERMINAL) & Exists(open_logs)
+    out_of_time = ExpressionWrapper(
+        F("started_at") + F("run__max_duration_seconds") * Value(timedelta(seconds=1)), DateTimeField()
+    )
+    goes_on = Q(Q(run__max_duration_seconds=None) | Q(out_of_time__gt=Now()))
+    goes_on &= Q(status=Status.RUNNING, run__desired=Desired.RUNNING, gone_since__isnull=True)
+    goes_on &= Q(seen_at__isnull=False, seen_at__gt=Now() - unseen_for, seen_at__lte=Now())
     mine = Attempt.objects.filter(cluster=cluster_id, cleaned_at=None).select_related("run")
     longest = timedelta(seconds=2 * settings.RUNYARD_LEASE_SECONDS)
     free = Q(lease_until=None) | Q(lease_until__lt=Now()) | Q(lease_until__gt=Now() + longest)
     going = (
-        mine.filter(~Q(status=Status.QUEUED), free)
-        .exclude(backing_off | logs_owed)
+        mine.alias(out_of_time=out_of_time)
+        .filter(~Q(status=Status.QUEUED), free)
+        .exclude(backing_off | logs_owed | goes_on)
         .order_by(F("seen_at").asc(nulls_first=True), "created_at")[:most]
     )
     to_unqueue = Run.objects.filter(cluster=cluster_id, desired=Desired.STOPPED, status=Status.QUEUED)

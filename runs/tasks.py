@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
@@ -11,6 +12,7 @@ from runs import commands, wake
 from runs.control import purge as purging
 from runs.control.place import place as go_down_the_queue
 from runs.control.reconcile import reconcile as reconcile_run
+from runs.control.sweep import LOOK_EVERY
 from runs.control.sweep import sweep_cluster as sweep_one
 
 
@@ -32,8 +34,9 @@ def sweep() -> None:
 
 
 @shared_task(name="runs.sweep_cluster")
-def sweep_cluster(cluster_id: str) -> None:
-    sweep_one(UUID(cluster_id))
+def sweep_cluster(cluster_id: str, everything: bool = False) -> None:
+    """`everything`: what was seen a moment ago as well."""
+    sweep_one(UUID(cluster_id), timedelta(0) if everything else LOOK_EVERY)
 
 
 @shared_task(name="runs.forget_submissions")

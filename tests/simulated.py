@@ -16,9 +16,8 @@ from clusters.engines.base import Handle, Observation
 from clusters.engines.sim.engine import SimEngine
 from clusters.models import Cluster
 from clusters.tasks import look_at
-from runs.control.sweep import sweep_cluster
 from runs.models import Attempt, Run
-from tests.world import latest
+from tests.world import latest, sweep
 
 CLOCKS = ("clock_timestamp", "statement_timestamp", "transaction_timestamp", "now")
 
@@ -54,7 +53,7 @@ class Simulation:
         self._look_at = self._ahead + LOOK_EVERY
 
     def sweep(self) -> None:
-        sweep_cluster(self.cluster.pk)
+        sweep(self.cluster.pk)
 
     def step(self, seconds: float) -> None:
         """Let time pass, and do once what the timers do: look at the cluster now and then, go over its runs."""

@@ -7,8 +7,10 @@ a team of his own.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,11 @@ def make_run(caller: Caller, command: str = "true", **fields: Any) -> Run:
     return submit(caller, make_request(command, **fields))
 
 
+def sweep(cluster_id: uuid.UUID) -> int:
+    """A pass over a cluster's attempts, those that were seen a moment ago as well."""
+    return sweep_cluster(cluster_id, timedelta(0))
+
+
 def until(
     condition: Callable[[], bool], act: Callable[[], object] = lambda: None, within: float = 20.0
 ) -> None:
@@ -104,7 +111,7 @@ def drive(run: Run, to: str | None = None, within: float = 20.0) -> Attempt:
         now = status(run)
         return now == to if to else now in TERMINAL
 
-    until(there, lambda: sweep_cluster(run.cluster_id), within)
+    until(there, lambda: sweep(run.cluster_id), within)
     return latest(run)
 
 

@@ -1,4 +1,7 @@
-"""The pass on the timer: finds what doorbells missed. Its price follows what has changed, not what is."""
+"""The pass on the timer: finds what doorbells missed.
+
+Its price follows what has changed, not what is: most passes leave alone what runs and was seen a moment ago.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,22 @@ log = structlog.get_logger(__name__)
 
 BATCH = 1000
 """Attempts looked at in one pass over a cluster."""
-NOTE_EVERY = timedelta(seconds=10)
-"""How old what is stored of when an attempt was seen may be: less than what counts as stale."""
+LOOK_EVERY = timedelta(seconds=10)
+"""What runs, and to which nothing is to be done, is looked at so often, and the time noted: less than what counts
+as stale. It is how long the end of a run may go unnoticed if its doorbell is lost."""
 PLACE_EVERY = timedelta(seconds=15)
 """The queue is gone down whenever somebody joins it or leaves nodes; besides, so often: for what rang no bell,
 and so that what is said of why runs wait is no older."""
 
 
-def sweep_cluster(cluster_id: UUID) -> int:
-    """Look at every unfinished attempt of a cluster, asking its engine once; act where something is due.
+def sweep_cluster(cluster_id: UUID, unseen_for: timedelta = LOOK_EVERY) -> int:
+    """Look at the unfinished attempts of a cluster, asking its engine once; act where something is due.
 
-    Returns how many attempts were acted on.
+    Those that run, and were seen less than `unseen_for` ago, are left alone. Returns how many attempts were acted on.
     """
     cluster = Cluster.objects.get(pk=cluster_id)
     Cluster.objects.filter(pk=cluster_id).update(swept_at=Now())
-    due = queries.attempts_to_look_at(cluster_id, BATCH)
+    due = queries.attempts_to_look_at(cluster_id, BATCH, unseen_for)
     engine = connect(cluster)
     held = [attempt for attempt in due if attempt.status in HOLDING]
     try:
@@ -48,7 +52,7 @@ def sweep_cluster(cluster_id: UUID) -> int:
         seen = {}
     failpoints.reached("sweep.observed")
     now = lifecycle.database_now()
-    unnoted = [a.pk for a in held if seen and (a.seen_at is None or abs(now - a.seen_at) > NOTE_EVERY)]
+    unnoted = [a.pk for a in held if seen and (a.seen_at is None or abs(now - a.seen_at) > LOOK_EVERY)]
     if unnoted:
         Attempt.objects.filter(pk__in=unnoted).update(seen_at=now)
     acted = 0

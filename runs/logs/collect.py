@@ -24,6 +24,7 @@ from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable, Handle, Mark
 from clusters.models import Cluster
 from runs import wake
+from runs.commands import RECONCILE
 from runs.logs import store
 from runs.logs.redact import Needles, Part, Redactor, needles_for
 from runs.models import Attempt, LogStream
@@ -204,7 +205,7 @@ class Collector:
             wake.streams_grew(grown)
             for run_id, queue in {written[c.stream_id] for c in batch if c.ended and c.stream_id in written}:
                 # The end of a log lets the control loop clean up.
-                await _ring(run_id, queue)
+                await _ring(RECONCILE, str(run_id), queue=queue)
 
     async def _keep_leases(self) -> None:
         while True:
@@ -228,10 +229,12 @@ class Collector:
             if events is None:
                 await asyncio.sleep(3600)
                 return
+            # What happened while nobody listened rang no bell.
+            await _ring("runs.sweep_cluster", str(cluster.pk), True, queue=cluster.queue)
             async for key in events:
                 run_id = await _run_of(key)
                 if run_id is not None:
-                    await _ring(run_id, cluster.queue)
+                    await _ring(RECONCILE, str(run_id), queue=cluster.queue)
         except Exception as problem:  # a doorbell may break; the sweep is what counts
             log.warning("events interrupted", cluster=cluster.name, problem=repr(problem))
 
@@ -359,6 +362,6 @@ def _run_of(key: str) -> uuid.UUID | None:
 
 
 @database_sync_to_async
-def _ring(run_id: uuid.UUID, queue: str) -> None:
+def _ring(task: str, *args: Any, queue: str) -> None:
     # Asking whether a transaction is open takes a connection: in a thread of its own it would keep it.
-    wake.ring("runs.reconcile", str(run_id), queue=queue)
+    wake.ring(task, *args, queue=queue)

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from clusters.connect import call, connect
@@ -19,9 +20,8 @@ from clusters.models import Cluster
 from runs import commands, lifecycle, queries
 from runs.control import claim, reconcile
 from runs.control.decide import Ending
-from runs.control.sweep import sweep_cluster
 from runs.models import Allocation, Attempt, LogStream, Run
-from tests.world import World, drive, latest, make_run, status, statuses, until
+from tests.world import World, drive, latest, make_run, status, statuses, sweep, until
 
 WHOLE = ["PENDING", "QUEUED", "STARTING", "RUNNING", "TERMINATING"]
 
@@ -107,10 +107,10 @@ def test_restarting_adds_an_attempt_from_the_beginning(world: World) -> None:
 
 def test_a_retry_waits_out_its_back_off_and_nobody_sees_the_run_terminal(world: World) -> None:
     run = make_run(world.ada, "exit 1", max_retries=1)
-    until(lambda: latest(run).index == 1, lambda: sweep_cluster(world.cluster.pk))
+    until(lambda: latest(run).index == 1, lambda: sweep(world.cluster.pk))
     again = latest(run)
     assert (again.status, run.status, again.retries_used) == ("PENDING", "PENDING", 1)
-    sweep_cluster(world.cluster.pk)
+    sweep(world.cluster.pk)
     assert latest(run).status == "PENDING"
     Attempt.objects.filter(pk=again.pk).update(not_before=timezone.now() - timedelta(seconds=1))
     last = drive(run)
@@ -141,7 +141,7 @@ def test_an_engine_that_cannot_be_reached_changes_nothing(world: World) -> None:
     drive(run, "RUNNING")
     with mock.patch.object(type(connect(world.cluster)), "observe", side_effect=EngineUnavailable("away")):
         for _ in range(5):
-            sweep_cluster(world.cluster.pk)
+            sweep(world.cluster.pk)
             reconcile.reconcile(run.pk)
     assert status(run) == "RUNNING"
     commands.stop(world.ada, run)
@@ -161,7 +161,7 @@ def test_what_ended_unseen_gets_its_true_times_and_the_news_is_said_to_be_late(
         return rank.phase is Phase.EXITED
 
     with mock.patch.object(type(engine), "observe", side_effect=EngineUnavailable("away")):
-        until(lambda: sweep_cluster(world.cluster.pk) == 0 and over())
+        until(lambda: sweep(world.cluster.pk) == 0 and over())
         assert status(run) == "RUNNING"
     monkeypatch.setattr(reconcile, "LATE_AFTER", timedelta(0))
     attempt = drive(run)
@@ -261,10 +261,10 @@ def test_a_stale_token_lets_go_of_nothing(world: World) -> None:
 
 def test_what_has_ended_is_cleaned_up_once_its_logs_are_sealed(world: World) -> None:
     attempt = drive(make_run(world.ada))
-    sweep_cluster(world.cluster.pk)
+    sweep(world.cluster.pk)
     assert latest(attempt.run).cleaned_at is None
     LogStream.objects.filter(attempt=attempt).update(ended_at=timezone.now())
-    sweep_cluster(world.cluster.pk)
+    sweep(world.cluster.pk)
     assert latest(attempt.run).cleaned_at is not None
     assert not list(Path(world.cluster.config["root"]).glob(f"attempts/{attempt.pk}"))
 
@@ -287,6 +287,38 @@ def test_what_only_waits_is_not_looked_at_but_placed_when_there_is_room(world: W
     commands.stop(world.ada, blocker)
     drive(blocker)
     assert drive(waiting).status == "COMPLETED"
+
+
+def test_what_runs_and_was_seen_a_moment_ago_is_left_alone_until_something_is_to_be_done(
+    world: World,
+) -> None:
+    run = make_run(world.ada, "sleep 60", max_duration_seconds=3600)
+    attempt = drive(run, "RUNNING")
+    now = timezone.now()
+
+    def is_looked_at(**columns: Any) -> bool:
+        """With these columns, for as long as it takes to ask."""
+        rows, of_run = Attempt.objects.filter(pk=attempt.pk), Run.objects.filter(pk=run.pk)
+        its = {name: columns[name] for name in columns if hasattr(attempt, name)}
+        with transaction.atomic():
+            rows.update(**{"seen_at": now, **its})
+            of_run.update(
+                **{"stop_actor": "", **{name: columns[name] for name in columns.keys() - its.keys()}}
+            )
+            found = queries.attempts_to_look_at(world.cluster.pk, 100, timedelta(minutes=1))
+            transaction.set_rollback(True)
+        return bool(found)
+
+    assert not is_looked_at()
+    assert is_looked_at(seen_at=now - timedelta(minutes=2))
+    assert is_looked_at(seen_at=None)
+    # The database's clock was set back since.
+    assert is_looked_at(seen_at=now + timedelta(hours=1))
+    assert is_looked_at(started_at=now - timedelta(hours=2))
+    assert not is_looked_at(started_at=now - timedelta(hours=2), max_duration_seconds=None)
+    assert is_looked_at(gone_since=now)
+    assert is_looked_at(desired="stopped", stop_reason="UserStopped")
+    assert is_looked_at(status="STARTING")
 
 
 def test_a_worker_whose_lease_was_taken_while_it_launched_stores_nothing(world: World) -> None:
@@ -322,7 +354,7 @@ def test_an_intent_that_comes_while_a_failure_is_being_retried_is_not_lost(world
     with mock.patch.object(reconcile, "note", asked_meanwhile):
         attempt = drive(run)
     assert attempt.status == "FAILED"
-    sweep_cluster(world.cluster.pk)
+    sweep(world.cluster.pk)
     assert run.attempts.count() == 1
 
 
@@ -347,7 +379,7 @@ def test_a_refused_launch_is_retried_if_its_reason_is_the_platforms_and_somebody
     run = make_run(world.ada, retry_on_system_failure=True)
     refusal = LaunchRejected(reason, "not here")
     with mock.patch.object(type(connect(world.cluster)), "launch", side_effect=refusal):
-        until(lambda: run.attempts.filter(status="FAILED").exists(), lambda: sweep_cluster(world.cluster.pk))
+        until(lambda: run.attempts.filter(status="FAILED").exists(), lambda: sweep(world.cluster.pk))
     assert run.attempts.count() == attempts
     assert run.attempts.get(index=0).reason == reason
 

@@ -17,13 +17,13 @@ from runs import commands
 from runs.commands.change import selected
 from runs.control.place import place
 from runs.control.reconcile import load, reconcile
-from runs.control.sweep import PLACE_EVERY, sweep_cluster
+from runs.control.sweep import PLACE_EVERY
 from runs.lifecycle import database_now
 from runs.logs import collect
 from runs.models import Allocation, Attempt, LifecycleEntry, LogStream, Run
 from runs.queries import RunFilters, holding, queue
 from runs.states import TERMINAL, Priority, Status
-from tests.world import World, drive, latest, make_cluster, make_run, until
+from tests.world import World, drive, latest, make_cluster, make_run, sweep, until
 
 
 def test_higher_priority_goes_first_and_within_one_the_older(world: World) -> None:
@@ -60,7 +60,7 @@ def test_twelve_runs_on_eight_gpus_all_run_and_never_share_an_index(
         assert len(held) == len(set(held)) <= 8
         return not Run.objects.filter(cluster=cluster).exclude(status__in=TERMINAL).exists()
 
-    until(all_ended, lambda: sweep_cluster(cluster.pk), within=60)
+    until(all_ended, lambda: sweep(cluster.pk), within=60)
     assert {latest(run).status for run in runs} == {"COMPLETED"}
     in_use: set[str] = set()
     for line in record.read_text().splitlines():
@@ -84,7 +84,7 @@ def test_what_is_said_of_why_runs_wait_is_renewed_though_nothing_rings(world: Wo
 
     def said(age: timedelta) -> str:
         Cluster.objects.update(placed_at=database_now() - age)
-        sweep_cluster(world.cluster.pk)
+        sweep(world.cluster.pk)
         return latest(waiting).queue_reason
 
     assert said(PLACE_EVERY - timedelta(seconds=5)) == "what was true a while ago"

@@ -17,7 +17,6 @@ from django.db import connection
 from runs import unseal
 from runs.control.inject import inject
 from runs.control.spec import launch_spec
-from runs.control.sweep import sweep_cluster
 from runs.models import Attempt, Run, SealedValues
 from runs.states import Reason, Status
 from teams.commands import create_secret, delete_secrets, rotate_secret
@@ -26,7 +25,7 @@ from teams.queries import Caller
 from teams.states import SecretKind
 from teams.unseal import for_run
 from tests.secrets import PLANTED, VALUES, request, slug
-from tests.world import World, drive, latest, make_run, until
+from tests.world import World, drive, latest, make_run, sweep, until
 
 K = SecretKind
 
@@ -307,7 +306,7 @@ def test_they_are_gone_when_the_attempt_is_cleaned_up_also_after_a_kill(
     call("stop", connect(world.cluster).stop(Handle(str(planted.pk)), 0))
     drive(planted.run)
     LogStream.objects.update(ended_at=planted.created_at)  # nobody collects here
-    until(lambda: latest(planted.run).cleaned_at is not None, lambda: sweep_cluster(world.cluster.pk))
+    until(lambda: latest(planted.run).cleaned_at is not None, lambda: sweep(world.cluster.pk))
     assert not SealedValues.objects.exists()
     for where, content in {"files": files(tmp_path), "database": database()}.items():
         for spelling in spellings():
