@@ -83,6 +83,9 @@ class Console:
                     "--http=console.delivery:Protocol",
                     # Without a proxy in front anybody could claim any address, and guess passwords from it.
                     "--proxy-headers" if self.url.startswith("https:") else "--no-proxy-headers",
+                    # Longer than proxies and clients keep a connection in hand (nginx: 60 s): whoever closes first
+                    # may be closing on a request that is on its way.
+                    "--timeout-keep-alive=75",
                     # Sockets stay open for hours; whoever is cut off resumes at its offset.
                     "--timeout-graceful-shutdown=3",
                 ],
