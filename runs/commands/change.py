@@ -128,7 +128,8 @@ UPDATABLE = ("preemptible", "priority", "max_retries", "retry_on_system_failure"
 
 
 def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
-    """Change how a run is scheduled while it is live; keys are `UPDATABLE`. None values are left out.
+    """Change how a run is scheduled; keys are `UPDATABLE`. None values are left out. For one that has ended it
+    counts from its next attempt on: that is how the client restarts a run with other settings (mapi §6.1).
 
     Raises `Refused`, naming the field, with nothing changed.
     """
@@ -171,12 +172,9 @@ def update(caller: Caller, run: Run, changes: Mapping[str, Any]) -> None:
             Attempt.objects.filter(run=run, status__in=[Status.PENDING, Status.QUEUED]).update(
                 priority_order=columns["priority_order"]
             )
-        changed = Run.objects.filter(pk=run.pk, deleted_at=None).exclude(status__in=TERMINAL)
-        if not changed.update(**columns, updated_at=Now()):
-            now = Run.objects.only("status", "deleted_at").get(pk=run.pk)
-            state = "deleted" if now.deleted_at else now.status
+        if not Run.objects.filter(pk=run.pk, deleted_at=None).update(**columns, updated_at=Now()):
             raise Refused(
-                f"Run {run.name} is {state}; only a live run can be updated.", code=409, field="status"
+                f"Run {run.name} is deleted; bring it back before it is updated.", code=409, field="status"
             )
         audit.record(caller, "run.updated", run.name, team_id=run.team_id, **changes)
         RunEvent.objects.create(run=run, type="UPDATED", actor=caller.user.email, data=dict(changes))

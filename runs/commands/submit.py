@@ -170,13 +170,14 @@ def _refuse_what_never_fits(
     """Refuse what would not have room if nothing else ran."""
     if not offer.instances:
         return  # not seen yet: nothing is known
+    # First the GPUs: where only they were asked for, the nodes follow from them.
+    total = sum(instance.gpus for instance in offer.instances if instance.gpu_type == gpu_type)
+    if gpus > total:
+        raise _refuse("compute.gpus", f"{gpus} asked for; {cluster.name} has {total} {gpu_type}")
     if nodes > offer.slots:
         raise _refuse(
             "compute.nodes", f"{nodes} asked for; {cluster.name} runs at most {offer.slots} at a time"
         )
-    total = sum(instance.gpus for instance in offer.instances if instance.gpu_type == gpu_type)
-    if gpus > total:
-        raise _refuse("compute.gpus", f"{gpus} asked for; {cluster.name} has {total} {gpu_type}")
     if cpus > offer.cpus:
         raise _refuse("compute.cpus", f"{cpus} asked for; {cluster.name} has {offer.cpus}")
     each, cpus_each = gpus // nodes, -(-cpus // nodes)

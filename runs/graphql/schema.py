@@ -91,7 +91,9 @@ class RunsMutation:
     def delete_runs(self, info: APIInfo, get_runs_data: GetRunsInput) -> list[types.Run]:
         return _each(info, get_runs_data, commands.delete)
 
-    @strawberry.mutation(description="Change how one live run is scheduled.")
+    @strawberry.mutation(
+        description="Change how one run is scheduled; for one that has ended, from its next attempt on."
+    )
     def update_run(
         self, info: APIInfo, get_runs_data: GetRunsInput, update_run_data: UpdateRunInput
     ) -> list[types.Run]:
