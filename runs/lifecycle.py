@@ -8,7 +8,7 @@ Nobody else writes `status`, and a test that reads the source makes sure of it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -342,6 +342,16 @@ def gpu_time(attempt: Attempt, now: datetime) -> timedelta:
     if attempt.started_at is None:
         return timedelta(0)
     return max(timedelta(0), (attempt.ended_at or now) - attempt.started_at) * attempt.gpus
+
+
+def open_more_streams(attempt: Attempt, found: Collection[tuple[int, str]]) -> bool:
+    """Make the rows of streams, by rank and name, that ranks have begun to write. Says whether any was new."""
+    known = set(LogStream.objects.filter(attempt=attempt).values_list("rank", "name"))
+    new = [(rank, name) for rank, name in found if (rank, name) not in known]
+    LogStream.objects.bulk_create(
+        [LogStream(attempt=attempt, rank=rank, name=name) for rank, name in new], ignore_conflicts=True
+    )
+    return bool(new)
 
 
 def open_streams(attempt: Attempt, names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
+from clusters.engines.base import MAIN
 from runs.states import LIVE, TERMINAL, Desired, Priority, RunType, Status
 
 _STATUSES = [(status.value, status.title()) for status in Status]
@@ -426,6 +427,17 @@ class LogStream(models.Model):
 
     def __str__(self) -> str:
         return f"{self.attempt_id}/{self.rank}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """What people call it: "rank 0", or "rank 0 GPU 3" for what the process of one GPU writes for itself."""
+        return stream_title(self.rank, self.name)
+
+
+def stream_title(rank: int, name: str) -> str:
+    if name == MAIN:
+        return f"rank {rank}"
+    return f"rank {rank} " + (name.replace("gpu-", "GPU ") if name.startswith("gpu-") else name.lower())
 
 
 class MetricSeries(models.Model):

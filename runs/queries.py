@@ -23,7 +23,7 @@ from django.db.models import (
     Value,
     Window,
 )
-from django.db.models.functions import Now, RowNumber
+from django.db.models.functions import Length, Now, RowNumber
 
 from clusters.models import Cluster
 from clusters.states import CPU, STALE_AFTER, Sight, sight
@@ -429,7 +429,8 @@ def latest_attempts(runs: Sequence[Run]) -> dict[UUID, Attempt]:
 
 
 def streams_of(attempt: Attempt) -> QuerySet[LogStream]:
-    return LogStream.objects.filter(attempt=attempt).order_by("rank", "name")
+    """By rank; MAIN before gpu-1, and gpu-9 before gpu-10: the shorter name comes first."""
+    return LogStream.objects.filter(attempt=attempt).order_by("rank", Length("name"), "name")
 
 
 def first_failed_rank(attempt: Attempt) -> int | None:

@@ -162,6 +162,8 @@ class RankObservation:
     """Which case of the reason it is, where it has several: a `runs.states.ImagePullCase`."""
     stopped: bool = False
     """It ended after TERM or KILL was sent to it on Runyard's behalf."""
+    streams: tuple[str, ...] = ()
+    """The streams that it has begun to write beside MAIN, as `read_logs` names them. All of them once it is EXITED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,12 @@ class Duplex(Protocol):
 
 MAIN = "MAIN"
 """The stream of the run's own command: stdout and stderr, in the order in which they were read."""
+
+
+def gpu_stream(local_rank: int) -> str:
+    """The stream of what the process of one GPU writes into a file of its own, as Composer's launcher has it for
+    each but the first of a node: `$MOSAICML_LOG_DIR/$MOSAICML_GPU_LOG_FILE_PREFIX<local rank>.txt`."""
+    return f"gpu-{local_rank}"
 
 
 class Engine(ABC):

@@ -362,11 +362,15 @@ def _late(ending: Ending, now: datetime) -> list[tuple[str, str]]:
 
 
 def note(attempt: Attempt, seen: Observation) -> None:
-    """Keep what the engine shows of each rank, where it is new. How a rank ended is never overwritten: an
+    """Keep what the engine shows of each rank, where it is new; have streams collected that it has opened. How a rank ended is never overwritten: an
     answer that comes late may be older than the one before it."""
     if attempt.gone_since is not None and not seen.gone:
         Attempt.objects.filter(pk=attempt.pk).update(gone_since=None)
         attempt.gone_since = None
+    streams = {(rank.rank, stream) for rank in seen.ranks for stream in rank.streams}
+    if streams and lifecycle.open_more_streams(attempt, streams):
+        wake.streams_opened()
+        wake.run_changed(attempt.run_id, attempt.run.team_id, attempt.status)
     known = {row.rank: row for row in attempt.node_states.all()}
     for rank in seen.ranks:
         columns: Mapping[str, Any] = {

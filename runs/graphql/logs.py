@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from clusters.engines.base import MAIN, gpu_stream
 from runs import queries
 from runs.graphql.inputs import GetRunLogsInput
 from runs.graphql.types import LogChunk
@@ -19,6 +20,7 @@ from runs.graphql.watch import POLL, find_run, in_any_thread
 from runs.logs import store
 from runs.logs.stream import FRAME
 from runs.logs.stream import follow as frames
+from runs.logs.telling import most_telling
 from runs.logs.text import TextCutter, tail_offset
 from runs.models import Attempt, LogStream
 from runs.states import Status
@@ -27,7 +29,8 @@ from teams.commands import Refused
 from teams.graphql import Long
 from teams.queries import Caller
 
-MAIN = "MAIN"
+MOST_PROCESSES = 64
+"""On a node without GPUs: nobody says how many a launcher starts."""
 ATTEMPT_BITS = 40
 """`endOffset` = attempt index << 40 | raw offset in that attempt's stream: one number says where to go on,
 also in a log that goes on from attempt to attempt. For the first attempt it is the offset itself; it
@@ -103,7 +106,7 @@ def _look(run_id: UUID, index: int | None, wanted: GetRunLogsInput) -> _Place:
     # Read after the attempt: if that has failed, the retry that was made with it is seen too.
     latest = attempts.values_list("index", flat=True)[0]
     if attempt is None:
-        there = "0 only" if latest == 0 else f"0 to {latest}"
+        there = _span(range(latest + 1))
         raise Refused(f"Run {wanted.name} has no resumption {index}: there is {there}.", code=404)
     status = Status(attempt.status)
     if attempt.run.purged_at is not None:
@@ -122,27 +125,64 @@ def _look(run_id: UUID, index: int | None, wanted: GetRunLogsInput) -> _Place:
 
 
 def _choose(attempt: Attempt, wanted: GetRunLogsInput) -> LogStream | None:
-    """Raises `Refused`, naming what there is, once there is something."""
-    streams = {(stream.rank, stream.name): stream for stream in queries.streams_of(attempt)}
+    """The stream that is wanted; None if it may still come. Raises `Refused`, naming what there is."""
+    rank, local = _processes(attempt, wanted)
+    streams = list(queries.streams_of(attempt))
     if not streams:
         return None
-    ranks = sorted({rank for rank, _ in streams})
-    rank, local = wanted.node_rank, wanted.local_gpu_rank
-    if wanted.global_gpu_rank is not None:
-        rank, local = divmod(wanted.global_gpu_rank, max(1, attempt.gpus // attempt.nodes))
+    ranks = sorted({stream.rank for stream in streams})
     if rank is None and wanted.failed:
         rank = queries.first_failed_rank(attempt)
     if rank is None:
         rank = ranks[0]
-    if rank not in ranks:
-        there = "0 only" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-        raise Refused(f"Run {wanted.name} has no node rank {rank}: there is {there}.", code=404)
-    # The first GPU's process writes to the rank's own output; others do only where a file is set up (mapi §4.7).
-    name = f"gpu-{local}" if local else (wanted.container_name or MAIN).upper()
-    if (rank, name) not in streams:
-        there = ", ".join(sorted(name for of_rank, name in streams if of_rank == rank))
-        raise Refused(f"Rank {rank} of run {wanted.name} has no log {name}: there is {there}.", code=404)
-    return streams[rank, name]
+    of_rank = {stream.name.upper(): stream for stream in streams if stream.rank == rank}
+    if not of_rank:
+        raise Refused(f"Run {wanted.name} has no node rank {rank}: there is {_span(ranks)}.", code=404)
+    if local is None and wanted.container_name is None and wanted.exception_only:
+        return most_telling(of_rank.values())
+    own = (wanted.container_name or MAIN).upper()
+    # The first process of a node writes to the rank's own output; the others do where nobody set up a file for them.
+    name = own if local is None else gpu_stream(local).upper()
+    found = of_rank.get(name) or (of_rank.get(own) if local == 0 else None)
+    if found is None and not (local is not None and wanted.follow and not Status(attempt.status).terminal):
+        there = ", ".join(stream.name for stream in of_rank.values())
+        missing = own if local is None else gpu_stream(local)
+        raise Refused(f"Rank {rank} of run {wanted.name} has no log {missing}: there is {there}.", code=404)
+    return found
+
+
+def _processes(attempt: Attempt, wanted: GetRunLogsInput) -> tuple[int | None, int | None]:
+    """(node rank, local rank of a GPU) that are asked for; None where it does not matter."""
+    each = attempt.gpus // attempt.nodes
+    rank, local, overall = wanted.node_rank, wanted.local_gpu_rank, wanted.global_gpu_rank
+    if overall is not None:
+        if not 0 <= overall < max(1, attempt.gpus, attempt.nodes):
+            there = _span(range(max(1, attempt.gpus, attempt.nodes)))
+            raise Refused(
+                f"globalGpuRank: run {wanted.name} has no rank {overall} of all GPUs: there is {there}.",
+                code=404,
+                field="globalGpuRank",
+            )
+        place = divmod(overall, max(1, each))
+        if rank not in (None, place[0]) or local not in (None, place[1]):
+            raise Refused(
+                f"globalGpuRank: {overall} is GPU {place[1]} of node {place[0]}, which is not what nodeRank and "
+                "localGpuRank say; leave those out.",
+                field="globalGpuRank",
+            )
+        return place
+    if local is not None and not 0 <= local < (each or MOST_PROCESSES):
+        there = _span(range(each or MOST_PROCESSES))
+        raise Refused(
+            f"localGpuRank: a node of run {wanted.name} has no GPU {local}: there is {there}.",
+            code=404,
+            field="localGpuRank",
+        )
+    return rank, local
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]} only" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 # -- its text ---------------------------------------------------------------------------------------
@@ -156,8 +196,9 @@ async def _text(
     if wanted.exception_only:
         span = await _first_traceback(stream, follow=follow)
         if span is None:
+            log = "log" if stream.name == MAIN else f"log {stream.name}"
             raise Refused(
-                f"No Python traceback in the log of rank {stream.rank} of run {wanted.name}.", code=404
+                f"No Python traceback in the {log} of rank {stream.rank} of run {wanted.name}.", code=404
             )
         start, end = span
         at = max(offset, start)

@@ -113,7 +113,7 @@ def _stream(stream: LogStream, ranks: Sequence[NodeState]) -> dict[str, Any]:
     state = rank.phase if rank else ""
     if rank and rank.exit_code is not None:
         state = "done" if rank.exit_code == 0 else ("stopped" if rank.stopped else "failed")
-    return {"row": stream, "state": state or "waiting", "several": stream.name != "MAIN"}
+    return {"row": stream, "state": state or "waiting"}
 
 
 def _back_until(run: Run, now: datetime) -> datetime | None:

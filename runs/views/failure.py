@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 from clusters.engines.base import MAIN
 from runs import queries
 from runs.logs import store
-from runs.logs.findings import is_consequence
-from runs.models import Attempt, LogStream, NodeState, Run, RunEvent
+from runs.logs.telling import most_telling
+from runs.models import Attempt, LogStream, NodeState, Run, RunEvent, stream_title
 from runs.reasons import EXPLANATIONS, IMAGE_PULL, Category, Explanation, decode_exit_code
 from runs.states import ImagePullCase, Reason, Status
 
@@ -29,6 +29,8 @@ class LogPlace:
     """Something in the log of a rank: what it says, and where."""
 
     rank: int
+    title: str
+    """Of the log."""
     line: int
     url: str
     text: str
@@ -86,7 +88,7 @@ def failure_of(run: Run, attempt: Attempt, ranks: Sequence[NodeState], last_inde
         else ("It ended.", "")
     )
     first = queries.first_failed_rank(attempt) if ranks else None
-    stream = _telling(attempt, first) if first is not None else None
+    stream = most_telling(queries.streams_of(attempt).filter(rank=first)) if first is not None else None
     log = _Log(run, attempt, stream) if stream is not None else None
     traceback = log.traceback("first") if log else None
     if reason is Reason.ERROR and log is not None and not log.incomplete and traceback is None:
@@ -110,21 +112,6 @@ def failure_of(run: Run, attempt: Attempt, ranks: Sequence[NodeState], last_inde
         again=_again(run, attempt, explanation, last_index),
         first_rank=first,
     )
-
-
-def _telling(attempt: Attempt, rank: int) -> LogStream | None:
-    """Of the streams of a rank (a file for each GPU's process) the one that says most: a traceback that no other
-    one led to, the earliest of several."""
-
-    def order(stream: LogStream) -> tuple[bool, bool, float, bool]:
-        found = stream.findings.get("first")
-        time = 0.0
-        if found:
-            marks = store.marks(store.location(stream), found["offset"], found["offset"] + 1)
-            time = marks[0].time if marks else 0.0
-        return not found, bool(found) and is_consequence(found["text"]), time, stream.name != MAIN
-
-    return min(queries.streams_of(attempt).filter(rank=rank), key=order, default=None)
 
 
 def _where(first: int | None, ranks: Sequence[NodeState], attempt: Attempt) -> str:
@@ -229,7 +216,8 @@ class _Log:
         where = {"attempt": self._attempt.index, "rank": self._stream.rank}
         name = stream or self._stream.name
         query = urlencode(where if name == MAIN else {**where, "stream": name})
-        return LogPlace(self._stream.rank, line, f"?{query}#L{line}", text, cut)
+        rank = self._stream.rank
+        return LogPlace(rank, stream_title(rank, name), line, f"?{query}#L{line}", text, cut)
 
     def _read(self, start: int, end: int) -> tuple[str, bool]:
         where, committed = store.location(self._stream), self._stream.committed

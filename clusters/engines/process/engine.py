@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from clusters.engines.base import (
@@ -22,12 +23,13 @@ from clusters.engines.base import (
     LogChunk,
     NodeCapacity,
     Observation,
+    gpu_stream,
 )
-from clusters.engines.process import attach, claims, host, launch, outcome, spawner, stop
+from clusters.engines.process import attach, claims, gpu_logs, host, launch, outcome, spawner, stop
 from clusters.engines.process.config import Config, parse
 from clusters.engines.process.layout import SOCKET_ROOM, Attempt, Cluster
-from clusters.engines.process.logs import Reader
-from clusters.engines.process.records import read_json
+from clusters.engines.process.logs import FileReader, Reader
+from clusters.engines.process.records import RESERVED_EXIT, read_json, read_settings
 from clusters.engines.process.watch import Watcher
 
 LOOK_EVERY = 1.0
@@ -91,15 +93,18 @@ class ProcessEngine(Engine):
         offset: int,
         stored: Callable[[], int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """MAIN only; any other stream is complete and empty."""
+        """MAIN, and gpu-N where the rank has such a file; any other stream is complete and empty."""
         self._require_host()
         attempt = self._attempt(handle.key)
-        if stream != MAIN or rank not in attempt.ranks():
+        if rank not in attempt.ranks():
             return
         folder = attempt.rank(rank)
-        reader = Reader(folder, offset)
         try:
-            with self._watcher.watch(folder) as changed:
+            reader, places = _reader(attempt, rank, stream, offset)
+        except OSError:
+            return
+        try:
+            with self._watcher.watch(*places) as changed:
                 while True:
                     changed.clear()
                     # Asked before reading: what is there after the end was there before it.
@@ -224,6 +229,24 @@ class ProcessEngine(Engine):
 
     def _attempt(self, key: str) -> Attempt:
         return self._cluster.attempt(key)
+
+
+def _reader(
+    attempt: Attempt, rank: int, stream: str, offset: int
+) -> tuple[Reader | FileReader, tuple[Path, ...]]:
+    """Who reads a stream, and where something changes when there is more of it, or its rank has ended.
+
+    Raises `OSError` where there is no such stream.
+    """
+    folder = attempt.rank(rank)
+    if stream == MAIN:
+        return Reader(folder, offset), (folder,)
+    number = next((number for number in range(gpu_logs.MOST) if gpu_stream(number) == stream), None)
+    if number is None:
+        raise FileNotFoundError(stream)
+    path = attempt.gpu_logs(rank) / gpu_logs.file_name(number)
+    quota = int(read_settings(str(folder / "settings"))["log_quota"])
+    return FileReader(path, offset, quota), (path, folder / RESERVED_EXIT)
 
 
 def from_config(config: Mapping[str, Any]) -> ProcessEngine:

@@ -7,6 +7,7 @@ import pwd
 from pathlib import Path
 
 from clusters.engines.base import LaunchSpec, Placement, file_variables, rank_environment
+from clusters.engines.process import gpu_logs
 from clusters.engines.process.layout import Attempt
 
 MASTER_ADDR = "127.0.0.1"
@@ -29,6 +30,7 @@ def environment(
         "TERM": "dumb",
         "TMPDIR": str(tmp),
         "PYTHONUNBUFFERED": "1",
+        "MOSAICML_LOG_DIR": str(attempt.gpu_logs(rank)),
     }
     gpus = ",".join(str(index) for index in placement(spec, rank).gpus)
     files = file_variables(spec.files, lambda path: str(attempt.mounted(path)))
@@ -40,6 +42,7 @@ def environment(
         "NVIDIA_VISIBLE_DEVICES": gpus or "void",
         **files,
         **rank_environment(spec, rank, master_addr=MASTER_ADDR, master_port=port),
+        "MOSAICML_GPU_LOG_FILE_PREFIX": gpu_logs.PREFIX,
         "RUNYARD_ATTEMPT": attempt.key,
     }
 

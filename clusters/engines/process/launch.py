@@ -130,7 +130,7 @@ def _fill(
         tmp.mkdir(mode=0o700)
         _prepare_rank(config, spec, rank, fresh, attempt, uid=uid, port=port, closed=closed, tmp=tmp)
         if uid is not None:
-            _hand_over([fresh.home(rank), tmp], uid)
+            _hand_over([fresh.home(rank), fresh.gpu_logs(rank), tmp], uid)
     if uid is not None:
         _hand_over([fresh.mounts], uid)
 
@@ -174,6 +174,7 @@ def _prepare_rank(
     shell = shutil.which("bash", path=config.path) or "/bin/bash"
     private.mkdir(mode=0o700)
     home.mkdir(mode=0o700)
+    fresh.gpu_logs(rank).mkdir(mode=0o700)
     for name in ("stdout.fifo", "stderr.fifo", "wake.fifo"):
         os.mkfifo(private / name, 0o600)
     if uid is not None:
@@ -186,6 +187,7 @@ def _prepare_rank(
         "command": spec.command,
         "shell": shell,
         "home": str(attempt.home(rank)),
+        "gpu_logs": str(attempt.gpu_logs(rank)),
         "uid": "" if uid is None else str(uid),
         "closed": "" if closed is None else str(closed),
         "work": str(attempt.work),

@@ -10,6 +10,7 @@
                 attempt.json     boot, account, port
                 rank-0/          settings, environ, lock, pipes, spool, records
             work/rank-0/         0700, the rank's: working folder and HOME
+            work/gpu-logs-0/     0700, the rank's: MOSAICML_LOG_DIR
             mounts/              0700, the rank's: files that the run asked for
 
 A folder that is still being made has a name with a dot, and appears under its key as a whole.
@@ -78,6 +79,10 @@ class Attempt:
 
     def home(self, rank: int) -> Path:
         return self.work / f"rank-{rank:d}"
+
+    def gpu_logs(self, rank: int) -> Path:
+        """Where the rank's processes may write files of their own. The rank cannot put a link in its place."""
+        return self.work / f"gpu-logs-{rank:d}"
 
     def mounted(self, path: str) -> Path:
         """Where a mounted file lies. Raises `ValueError` for a path that would lead out of the folder."""

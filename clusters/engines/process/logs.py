@@ -1,14 +1,17 @@
-"""Following a spool: bytes in order from an offset, their marks, and freeing what was taken."""
+"""Following a spool, or a file of a rank's own: bytes in order from an offset, and their marks; freeing what was taken."""
 
 from __future__ import annotations
 
 import os
+import stat
+import time
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from clusters.engines.base import LogChunk, Mark, Source
+from clusters.engines.process.output import limit_line
 from clusters.engines.process.spool import MARK, STDOUT, data_name, marks_name, segments
 
 CHUNK = 1 << 20
@@ -145,3 +148,47 @@ class Reader:
                 with suppress(FileNotFoundError):
                     (self._folder / name).unlink()
         return bool(done)
+
+
+class FileReader:
+    """Reads a file that a process of the rank writes for itself (gpu_logs.py), from an offset on.
+
+    The stream is the file, up to the quota, and then the line that says so: the same for every reader, as long as
+    the file is only appended to. Of a file that was cut off, what is written from the reader's offset on is read.
+    """
+
+    def __init__(self, path: Path, offset: int, quota: int) -> None:
+        """Raises `OSError` for what is no plain file of the rank's."""
+        owner = path.parent.stat().st_uid
+        # No links: the reader may be root. And no waiting for the other end of a pipe.
+        self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
+            os.close(self._file)
+            raise OSError(f"{path} is no plain file of its folder's owner")
+        self._quota = quota
+        self._latest = 0.0
+        self.offset = offset
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def next(self) -> LogChunk | None:
+        """The next chunk, or None if nothing has come."""
+        found = os.fstat(self._file)
+        data = os.pread(self._file, max(0, min(CHUNK, self._quota - self.offset)), self.offset)
+        if not data and self.offset >= self._quota < found.st_size:
+            last = os.pread(self._file, 1, self._quota - 1) if self._quota else b"\n"
+            line = limit_line(self._quota, at_line_start=last == b"\n")
+            data = line[self.offset - self._quota :]
+        if not data:
+            return None
+        # The rank can say when it wrote, so it is believed only as far as it makes sense.
+        self._latest = max(self._latest, min(found.st_mtime, time.time()))
+        chunk = LogChunk(self.offset, data, (Mark(self.offset, self._latest, Source.STDOUT),))
+        self.offset += len(data)
+        return chunk
+
+    def release(self, stored: int) -> bool:
+        """Nothing is freed: the file is the rank's, and Composer's launcher reads it again at its end."""
+        return False

@@ -18,10 +18,17 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from clusters.engines.process import bell, family, procfs, terminal
+from clusters.engines.process import bell, family, gpu_logs, procfs, terminal
 from clusters.engines.process.output import Output
 from clusters.engines.process.procfs import Process
-from clusters.engines.process.records import read_json, read_settings, utc, write_json, write_reserved
+from clusters.engines.process.records import (
+    RESERVED_EXIT,
+    read_json,
+    read_settings,
+    utc,
+    write_json,
+    write_reserved,
+)
 from clusters.engines.process.spool import STDERR, STDOUT
 
 READ = 1 << 20
@@ -62,6 +69,7 @@ class Loop:
         # At first there is only the command, which is recorded: a look would compete with its start for a CPU.
         self._next_look = 0.0 if adopted else time.monotonic() + LOOK_EVERY
         self._last_pid = ""
+        self._gpu_logs: list[int] = []
         self._deadline: float | None = None
         self._term_sent_at: str | None = (read_json("term.json") or {}).get("sent_at")
         self._main_fd = -1
@@ -151,7 +159,7 @@ class Loop:
         return processes
 
     def _look(self, now: float) -> None:
-        """Write down who descends from the rank, for whoever has to clean up after us."""
+        """Write down who descends from the rank, for whoever has to clean up after us; tell of new files of GPUs."""
         _reap_orphans(self._main[0])
         last_pid = _last_pid()
         if last_pid != self._last_pid:  # Nobody was born on this host since: no need to look.
@@ -160,6 +168,9 @@ class Loop:
             if found != self._family:
                 self._family = found
                 _try(write_json, "descendants.json", {"processes": sorted(found)})
+        if (there := gpu_logs.there(self._settings["gpu_logs"])) != self._gpu_logs:
+            self._gpu_logs = there
+            self._ring()
         took = time.monotonic() - now
         self._next_look = now + max(LOOK_EVERY, took * LOOK_SHARE)
 
@@ -264,7 +275,7 @@ class Loop:
             said = self._output.say_what_was_lost(time.time())
             try:
                 self._output.spool.sync()
-                write_reserved("exit.json", "exit.json.reserved", record)
+                write_reserved("exit.json", RESERVED_EXIT, record)
                 return
             except OSError as error:
                 sys.stderr.write(f"exit.json: {error}\n")

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from clusters.engines.base import Observation, Phase, RankObservation
-from clusters.engines.process import procfs
+from clusters.engines.base import Observation, Phase, RankObservation, gpu_stream
+from clusters.engines.process import gpu_logs, procfs
 from clusters.engines.process.launch import had_supervisor, lock_rank, supervise, write_lost
 from clusters.engines.process.layout import Attempt
 from clusters.engines.process.records import read_json
@@ -30,9 +30,7 @@ def observe(attempt: Attempt, node: str) -> Observation:
         return Observation(gone=True)
     ranks = attempt.ranks()
     exits = [settled(attempt.rank(rank), record["boot_id"]) for rank in ranks]
-    return Observation(
-        ranks=tuple(_observe_rank(rank, attempt.rank(rank), exits[rank], node) for rank in ranks)
-    )
+    return Observation(ranks=tuple(_observe_rank(attempt, rank, exits[rank], node) for rank in ranks))
 
 
 def settled(folder: Path, boot_id: str) -> dict[str, Any] | None:
@@ -64,7 +62,9 @@ def _take_over(folder: Path, lock: int, boot_id: str) -> None:
         supervise({folder: lock})
 
 
-def _observe_rank(rank: int, folder: Path, exit: dict[str, Any] | None, node: str) -> RankObservation:
+def _observe_rank(attempt: Attempt, rank: int, exit: dict[str, Any] | None, node: str) -> RankObservation:
+    # Looked for after the end: what is there then is all.
+    streams = tuple(map(gpu_stream, gpu_logs.there(str(attempt.gpu_logs(rank)))))
     if exit is not None:
         return RankObservation(
             rank=rank,
@@ -76,11 +76,18 @@ def _observe_rank(rank: int, folder: Path, exit: dict[str, Any] | None, node: st
             reason=exit["reason"],
             message=exit["message"],
             stopped=exit["term_sent_at"] is not None,
+            streams=streams,
         )
-    started = read_json(str(folder / "started.json"))
+    started = read_json(str(attempt.rank(rank) / "started.json"))
     if started is None:
         return RankObservation(rank=rank, phase=Phase.STARTING, node=node)
-    return RankObservation(rank=rank, phase=Phase.RUNNING, node=node, started_at=_time(started["started_at"]))
+    return RankObservation(
+        rank=rank,
+        phase=Phase.RUNNING,
+        node=node,
+        started_at=_time(started["started_at"]),
+        streams=streams,
+    )
 
 
 def _time(text: str | None) -> datetime | None:

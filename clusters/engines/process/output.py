@@ -17,6 +17,16 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
+def limit_line(quota: int, *, at_line_start: bool) -> bytes:
+    """What a log ends with that was longer than is kept."""
+    return said(f"log limit of {size(quota)} reached; later output is not kept", at_line_start=at_line_start)
+
+
+def said(sentence: str, *, at_line_start: bool) -> bytes:
+    """A line of the platform's in a rank's output."""
+    return (b"" if at_line_start else b"\n") + f"[runyard] {sentence}\n".encode()
+
+
 class Output:
     """Policy over a spool. `full` asks the caller to stop reading; `take` accepts whatever it read."""
 
@@ -70,7 +80,7 @@ class Output:
         if kept:
             self._at_line_start = fitting[kept - 1 : kept] == b"\n"
         if self._kept >= self._quota:
-            self._over = self._say(f"log limit of {size(self._quota)} reached; later output is not kept", now)
+            self._over = self._write_line(limit_line(self._quota, at_line_start=self._at_line_start), now)
 
     def _write(self, data: bytes, source: int, now: float) -> int:
         """Write on until all is kept or the disk takes no more. Returns how many bytes were kept."""
@@ -88,14 +98,12 @@ class Output:
 
     def say_what_was_lost(self, now: float) -> bool:
         """Write the line about lost bytes, if there are any. False if it cannot be written now."""
-        if self._lost and self._say(f"{self._lost} bytes of output were not kept: {self._why}", now):
+        sentence = f"{self._lost} bytes of output were not kept: {self._why}"
+        if self._lost and self._write_line(said(sentence, at_line_start=self._at_line_start), now):
             self._lost = 0
         return not self._lost
 
-    def _say(self, sentence: str, now: float) -> bool:
-        line = f"[runyard] {sentence}\n".encode()
-        if not self._at_line_start:
-            line = b"\n" + line
+    def _write_line(self, line: bytes, now: float) -> bool:
         written = self._write(line, STDERR, now)
         if written:
             self._at_line_start = written == len(line)

@@ -16,6 +16,8 @@ if FALSE:  # `typing` costs 3 ms; only the type checker needs it.
     from typing import Any
 
 RESERVED = 4096
+RESERVED_EXIT = "exit.json.reserved"
+"""The blocks that become a rank's exit record, under another name until then."""
 
 
 def write_atomic(path: str, content: bytes, *, sync: bool = False) -> None:

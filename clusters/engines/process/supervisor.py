@@ -25,7 +25,7 @@ if __name__ == "__main__":
     sys.path.append(os.path.abspath(__file__ + "/../../../.."))
 
 from clusters.engines.process import procfs, rank
-from clusters.engines.process.records import read_settings, reserve, utc, write_atomic
+from clusters.engines.process.records import RESERVED_EXIT, read_settings, reserve, utc, write_atomic
 
 PIPE_SIZE = 1 << 20
 
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> None:
     adopted = os.path.exists("started.json")
     failure = ""
     if not adopted:
-        reserve("exit.json.reserved")
+        reserve(RESERVED_EXIT)
         failure = start(rank_stdout, rank_stderr)
     os.close(rank_stdout)
     os.close(rank_stderr)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from asyncinotify import Inotify, Mask, Watch
 
-CHANGES = Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF
+CHANGES = Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO | Mask.DELETE_SELF | Mask.MOVE_SELF
 
 
 class Watcher:
-    """Sets events when something changes in folders. Where inotify is not to be had, it sets none: whoever
+    """Sets events when something changes in folders or files. Where inotify is not to be had, it sets none: whoever
     waits must look by itself now and then."""
 
     def __init__(self) -> None:
@@ -23,29 +23,34 @@ class Watcher:
         self._waiting: dict[Path, set[asyncio.Event]] = {}
 
     @contextmanager
-    def watch(self, folder: Path) -> Iterator[asyncio.Event]:
-        """An event that is set at every change in the folder. The caller clears it."""
+    def watch(self, *places: Path) -> Iterator[asyncio.Event]:
+        """An event that is set at every change in one of the places. The caller clears it."""
         changed = asyncio.Event()
-        self._waiting.setdefault(folder, set()).add(changed)
-        with suppress(OSError):  # No instances or watches left, or no such folder.
-            self._add(folder)
+        for place in places:
+            self._waiting.setdefault(place, set()).add(changed)
+            with suppress(OSError):  # No instances or watches left, or no such place.
+                self._add(place)
         try:
             yield changed
         finally:
-            self._waiting[folder].discard(changed)
-            if not self._waiting[folder]:
-                del self._waiting[folder]
-                watch = self._watches.pop(folder, None)
-                if watch is not None and self._inotify is not None:
-                    with suppress(OSError):  # The folder is gone, and its watch with it.
-                        self._inotify.rm_watch(watch)
+            for place in places:
+                self._forget(place, changed)
 
-    def _add(self, folder: Path) -> None:
+    def _forget(self, place: Path, changed: asyncio.Event) -> None:
+        self._waiting[place].discard(changed)
+        if not self._waiting[place]:
+            del self._waiting[place]
+            watch = self._watches.pop(place, None)
+            if watch is not None and self._inotify is not None:
+                with suppress(OSError):  # The place is gone, and its watch with it.
+                    self._inotify.rm_watch(watch)
+
+    def _add(self, place: Path) -> None:
         if self._inotify is None:
             self._inotify = Inotify(cache_size=64)
             self._task = asyncio.create_task(self._run(self._inotify), name="process engine: inotify")
-        if folder not in self._watches:
-            self._watches[folder] = self._inotify.add_watch(folder, CHANGES)
+        if place not in self._watches:
+            self._watches[place] = self._inotify.add_watch(place, CHANGES)
 
     async def _run(self, inotify: Inotify) -> None:
         async for event in inotify:

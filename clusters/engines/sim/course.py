@@ -6,10 +6,11 @@ Pure: the same script, rank, attempt and seed give the same course, in every pro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from clusters.engines.base import MAIN, gpu_stream
 from clusters.engines.sim import script
 from clusters.engines.sim.script import Only, OnTerm, Span, Statement
 
@@ -28,6 +29,7 @@ class Write:
     times: int | None = 1
     fill: int = 0
     """That many bytes instead of `text`."""
+    stream: str = MAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,20 @@ class Course:
     on_term: OnTerm = field(default=OnTerm())
     writes: tuple[Write, ...] = ()
 
-    def output(self, rank: int, attempt: int) -> Iterator[tuple[float, bytes, str]]:
-        """What it writes, in order: when, what, and where to."""
+    @property
+    def streams(self) -> Mapping[str, float]:
+        """The streams beside MAIN, and when each begins."""
+        found: dict[str, float] = {}
         for write in self.writes:
+            if write.stream != MAIN:
+                found.setdefault(write.stream, write.at)
+        return found
+
+    def output(self, rank: int, attempt: int, stream: str = MAIN) -> Iterator[tuple[float, bytes, str]]:
+        """What it writes to a stream, in order: when, what, and where to."""
+        for write in self.writes:
+            if write.stream != stream:
+                continue
             if write.fill:
                 yield from ((write.at, piece, write.source) for piece in _filling(write.fill))
                 continue
@@ -108,8 +121,9 @@ def chart(
         match statement:
             case script.Pull(takes) | script.Run(takes):
                 now += _drawn(takes, draw) / speed
-            case script.Log(text, source, every, times):
-                writes.append(Write(now, text, source, every / speed, times))
+            case script.Log(text, source, every, times, gpu):
+                stream = MAIN if gpu is None else gpu_stream(gpu)
+                writes.append(Write(now, text, source, every / speed, times, stream=stream))
                 if times is None:
                     return ends(0, math.inf)
                 now += max(0, times - 1) * every / speed

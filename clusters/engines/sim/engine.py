@@ -177,12 +177,14 @@ class SimEngine(Engine):
         offset: int,
         stored: Callable[[], int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """MAIN only; any other stream is complete and empty."""
+        """MAIN, and gpu-N once something was written to it; any other stream is complete and empty."""
         state, now = await self._look()
         job = state.jobs.get(handle.key)
-        if job is None or stream != MAIN or rank not in range(len(job.courses)):
+        if job is None or rank not in range(len(job.courses)):
             return
-        reader = Reader(job, rank, offset)
+        if stream != MAIN and stream not in state.streams(job, rank, now):
+            return
+        reader = Reader(job, rank, stream, offset)
         with self._bell(handle.key) as bell:
             while True:
                 bell.rung.clear()

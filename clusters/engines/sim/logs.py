@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from clusters.engines.base import LogChunk, Mark, Source
+from clusters.engines.base import MAIN, LogChunk, Mark, Source
 from clusters.engines.sim.state import Job, State
 
 CHUNK = 1 << 20
@@ -18,7 +18,7 @@ MOST = 5000
 class Reader:
     """One stream of one rank, from an offset on."""
 
-    def __init__(self, job: Job, rank: int, offset: int) -> None:
+    def __init__(self, job: Job, rank: int, stream: str, offset: int) -> None:
         self.job = job
         """Given anew when the journal was read anew."""
         self._rank = rank
@@ -26,11 +26,11 @@ class Reader:
         self._written = 0
         """Where in the stream the walk is, before `_next`."""
         course = job.courses[rank]
-        self._walk: Iterator[tuple[float, bytes, str]] = course.output(rank, job.launched.attempt)
+        self._walk: Iterator[tuple[float, bytes, str]] = course.output(rank, job.launched.attempt, stream)
         self._next = next(self._walk, None)
         self._mark: Mark | None = None
         self._full = False
-        self._said_goodbye = False
+        self._said_goodbye = stream != MAIN
         self.complete = False
         self.more = False
         """There is more that has come already: read on."""

@@ -26,6 +26,8 @@ CASES: Mapping[str, str] = {
 """Ways in which an image is not pulled, and what a registry or engine says of each."""
 
 VARIABLE = "SIM_SCRIPT"
+MOST_GPUS = 64
+"""Of a rank, that write into files of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,14 @@ class Log(Statement):
     every: float = 0.0
     times: int | None = 1
     """None = until the rank is stopped."""
+    gpu: int | None = None
+    """Into the file of this GPU's process, instead of the rank's own output."""
 
     def __str__(self) -> str:
         line = self.text.endswith("\n")
         word = {"stdout": "log", "stderr": "err"}[self.source] if line else "print"
         to = " to stderr" if not line and self.source == "stderr" else ""
+        to = to if self.gpu is None else f" to gpu {self.gpu}"
         again = f" every {_seconds(self.every)}" if self.every or self.times != 1 else ""
         again += f" times {self.times}" if again and self.times is not None else ""
         return f"{word} {_quoted(self.text[:-1] if line else self.text)}{to}{again}{self.only}"
@@ -345,14 +350,19 @@ def _pull(words: _Words) -> Statement:
 
 def _log(source: str) -> Callable[[_Words], Statement]:
     def read(words: _Words) -> Statement:
-        return _again(words, Log(words.quoted() + "\n", source))
+        return _again(words, Log(words.quoted() + "\n", source, gpu=_gpu(words)))
 
     return read
 
 
+def _gpu(words: _Words) -> int | None:
+    return words.whole("a GPU", MOST_GPUS - 1) if words.take("to", "gpu") else None
+
+
 def _print(words: _Words) -> Statement:
     said = words.quoted()
-    return _again(words, Log(said, "stderr" if words.take("to", "stderr") else "stdout"))
+    source = "stderr" if words.take("to", "stderr") else "stdout"
+    return _again(words, Log(said, source, gpu=_gpu(words)))
 
 
 def _again(words: _Words, log: Log) -> Log:

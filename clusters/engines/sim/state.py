@@ -218,18 +218,33 @@ class State:
                 message=end.message,
                 case=end.case,
                 stopped=end.stopped,
+                streams=self.streams(job, rank, now),
             )
         if starts > now:
             return RankObservation(rank=rank, phase=Phase.STARTING, node=node)
-        return RankObservation(rank=rank, phase=Phase.RUNNING, node=node, started_at=_time(starts))
+        return RankObservation(
+            rank=rank,
+            phase=Phase.RUNNING,
+            node=node,
+            started_at=_time(starts),
+            streams=self.streams(job, rank, now),
+        )
+
+    def streams(self, job: Job, rank: int, now: float) -> tuple[str, ...]:
+        """The streams beside MAIN to which a rank has written by `now`."""
+        course, end = job.courses[rank], self.end(job, rank, now)
+        until = min(now, end.at) if course.on_term.ignore else min(now, end.at, job.term_at(now))
+        begun = course.streams.items() if end.begun else ()
+        return tuple(stream for stream, at in begun if job.launched.at + at <= until)
 
     def next_change(self, key: str, now: float) -> float:
-        """When, after `now`, the next rank of a job begins or ends by itself; inf = not by itself."""
+        """When, after `now`, the next rank of a job begins, ends or opens a stream by itself; inf = not by itself."""
         job = self.jobs.get(key)
         if job is None:
             return math.inf
         times = [job.launched.at + course.starts for course in job.courses]
         times += [self.end(job, rank, now).at for rank in range(len(times))]
+        times += [job.launched.at + at for course in job.courses for at in course.streams.values()]
         return min((at for at in times if at > now), default=math.inf)
 
     def kept(self, now: float) -> Iterator[Event]:

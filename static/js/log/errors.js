@@ -1,4 +1,5 @@
 // The error index: where the first error is, the next one from here, and a list over all ranks, earliest first.
+import { titleOf } from "./place.js";
 import { get } from "./stream.js";
 
 const KINDS = { error: "error", traceback: "traceback", memory: "out of memory", nccl: "NCCL", killed: "killed", end: "end" };
@@ -98,7 +99,7 @@ export class Errors {
     const where = document.createElement("span");
     where.className = "log-error-where num";
     const stamp = time ? `${new Date(time * 1000).toISOString().slice(11, 23)} ` : "";
-    where.textContent = `${stamp}rank ${source.rank}${source.name === "MAIN" ? "" : ` ${source.name.toLowerCase()}`} · ${line.toLocaleString("en")}`;
+    where.textContent = `${stamp}${titleOf(source)} · ${line.toLocaleString("en")}`;
     const what = document.createElement("span");
     what.className = "log-error-text";
     what.textContent = text;

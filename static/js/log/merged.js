@@ -1,5 +1,6 @@
 // All ranks of an attempt as one log, by time. Lines that several ranks write alike are one row, if that is wanted.
 import { PLAIN, replay } from "./ansi.js";
+import { markOf } from "./place.js";
 import { get } from "./stream.js";
 
 const PAGE = 200;
@@ -100,16 +101,17 @@ export class Merged {
     for (const line of page.lines) {
       const text = line.tail || line.text;
       const first = this.collapse ? alike.get(text) : undefined;
-      if (first && !first.ranks.has(line.rank) && Math.abs((line.time ?? 0) - (first.time ?? 0)) < ALIKE_WITHIN) {
-        first.ranks.add(line.rank);
+      const mark = markOf({ rank: line.rank, name: line.stream });
+      if (first && !first.ranks.has(mark) && Math.abs((line.time ?? 0) - (first.time ?? 0)) < ALIKE_WITHIN) {
+        first.ranks.add(mark);
         first.times = first.ranks.size;
-        first.label = `${first.rank}+${first.times - 1}`;
+        first.label = `${first.mark}+${first.times - 1}`;
         continue;
       }
       const { rows } = replay([{ number: line.number, text }], PLAIN);
       const row = {
         ...rows[0], pos: line.position, sub: 0, number: line.number, last: line.number, more: 0, time: line.time,
-        source: line.source, rank: line.rank, stream: line.stream, label: String(line.rank), ranks: new Set([line.rank]),
+        source: line.source, rank: line.rank, stream: line.stream, mark, label: mark, ranks: new Set([mark]),
       };
       if (this.collapse) alike.set(text, row);
       page.rowOf.set(row.pos, page.rows.length);

@@ -2,7 +2,7 @@
 import { Errors } from "./errors.js";
 import { bindKeys, drawKeys } from "./keys.js";
 import { choose, options } from "./options.js";
-import { address, copy, range, timeOf } from "./place.js";
+import { address, copy, gpuOf, range, timeOf } from "./place.js";
 import { Merged } from "./merged.js";
 import { Search } from "./search.js";
 import { Source } from "./source.js";
@@ -290,9 +290,10 @@ export class LogPane {
   }
 
   async copyCommand() {
-    const { rank } = this.chosen;
+    const { rank, name } = this.chosen;
+    const gpu = gpuOf(name);
     const attempts = this.part("[data-log-attempt]");
-    const command = `mcli logs ${this.root.dataset.run}${rank ? ` --node ${rank}` : ""}${attempts ? ` --resumption ${this.attempt}` : ""}`;
+    const command = `mcli logs ${this.root.dataset.run}${rank ? ` --node ${rank}` : ""}${gpu === null ? "" : ` --gpu ${gpu}`}${attempts ? ` --resumption ${this.attempt}` : ""}`;
     this.tell(await copy(command) ? `Copied: ${command}` : command);
   }
 

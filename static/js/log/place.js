@@ -8,6 +8,23 @@ export function range(hash) {
   return [Math.min(a, b), Math.max(a, b)];
 }
 
+/** What a stream is called: "rank 0", or "rank 0 GPU 3" for a file that the process of one GPU writes for itself. */
+export function titleOf({ rank, name }) {
+  if (name === "MAIN") return `rank ${rank}`;
+  return `rank ${rank} ${gpuOf(name) === null ? name.toLowerCase() : `GPU ${gpuOf(name)}`}`;
+}
+
+/** The same in short, for a gutter: "0", "0.3". */
+export function markOf({ rank, name }) {
+  return name === "MAIN" ? String(rank) : `${rank}.${gpuOf(name) ?? name.toLowerCase()}`;
+}
+
+/** 3 of "gpu-3"; null for any other name. */
+export function gpuOf(name) {
+  const found = /^gpu-(\d+)$/.exec(name);
+  return found ? Number(found[1]) : null;
+}
+
 /** The address of lines: it names run, attempt and rank, so it means the same for ever. */
 export function address({ attempt, rank, name }, lines) {
   const url = new URL(location.href);

@@ -1,5 +1,6 @@
 // Rows as elements. Text goes in as text, colours as classes or through the CSSOM; never as HTML.
 import { PLAIN } from "./ansi.js";
+import { titleOf } from "./place.js";
 import { exact } from "../times.js";
 
 const RANK_COLOURS = 8;
@@ -63,7 +64,7 @@ function rankMark(row) {
   mark.dataset.solo = row.rank;
   mark.className = `log-rank rank-${row.rank % RANK_COLOURS}`;
   mark.dataset.rank = row.label;
-  mark.title = `Rank ${row.rank}: click to see it alone, or all again`;
+  mark.title = `${titleOf({ rank: row.rank, name: row.stream }).replace("rank", "Rank")}: click to see the rank alone, or all again`;
   return mark;
 }
 

@@ -1,5 +1,6 @@
 // A tab for each stream of an attempt: its state, and how long it has been silent.
 import { duration, now } from "../times.js";
+import { titleOf } from "./place.js";
 
 const DOTS = { waiting: "waiting", starting: "starting", running: "running", exited: "ended", done: "exit code 0",
   failed: "failed", stopped: "stopped" };
@@ -55,13 +56,13 @@ export class Tabs {
     tab.tabIndex = selected ? 0 : -1;
     tab.setAttribute("aria-selected", String(selected));
     tab.setAttribute("aria-controls", "log-scroll");
-    tab.title = `Rank ${one.rank}: ${DOTS[one.state] ?? one.state}${silent ? `, last output ${silent} ago` : ""}`;
+    const name = titleOf(one).replace("rank", "Rank");
+    tab.title = `${name}: ${DOTS[one.state] ?? one.state}${silent ? `, last output ${silent} ago` : ""}`;
     const dot = document.createElement("span");
     dot.className = `dot dot-${one.state}`;
     const state = document.createElement("span");
     state.className = "visually-hidden";
     state.textContent = `, ${DOTS[one.state] ?? one.state}`;
-    const name = one.name === "MAIN" ? `Rank ${one.rank}` : `Rank ${one.rank} ${one.name.toLowerCase()}`;
     tab.append(dot, name, state);
     if (silent) {
       const heart = document.createElement("span");

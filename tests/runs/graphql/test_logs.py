@@ -13,7 +13,15 @@ from django.utils import timezone
 
 from runs import wake
 from runs.graphql.logs import ATTEMPT_BITS
-from runs.lifecycle import COMPLETED, Outcome, Step, advance, create_next_attempt, open_streams
+from runs.lifecycle import (
+    COMPLETED,
+    Outcome,
+    Step,
+    advance,
+    create_next_attempt,
+    open_more_streams,
+    open_streams,
+)
 from runs.logs import store
 from runs.models import LogStream, Run
 from runs.states import Reason, Status
@@ -25,10 +33,18 @@ from tests.world import World, latest, make_run
 TRACEBACK = b'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\nValueError: boom\n'
 
 
-def write(run: Run, data: bytes, *, rank: int = 0, end: bool = False, attempt: int | None = None) -> None:
+def write(
+    run: Run,
+    data: bytes,
+    *,
+    rank: int = 0,
+    name: str = "MAIN",
+    end: bool = False,
+    attempt: int | None = None,
+) -> None:
     """What a collector does: store, commit, hint."""
     index = latest(run).index if attempt is None else attempt
-    stream = LogStream.objects.get(attempt__run=run, attempt__index=index, rank=rank, name="MAIN")
+    stream = LogStream.objects.get(attempt__run=run, attempt__index=index, rank=rank, name=name)
     writer = store.Writer(store.location(stream), stream.committed, stream.findings)
     if data:
         writer.append(data, [])
@@ -170,7 +186,12 @@ async def test_ranks_are_chosen(ada: API, wide: Run) -> None:
         for wanted, words in (
             ({"nodeRank": 3}, "no node rank 3: there is 0 to 2"),
             ({"containerName": "MODEL"}, "Rank 0 of run .* has no log MODEL: there is MAIN"),
-            ({"localGpuRank": 2}, "has no log gpu-2"),
+            ({"localGpuRank": 2}, "Rank 0 of run .* has no log gpu-2: there is MAIN"),
+            ({"localGpuRank": 64}, "localGpuRank: .* has no GPU 64: there is 0 to 63"),
+            ({"localGpuRank": -1}, "localGpuRank: .* has no GPU -1"),
+            ({"globalGpuRank": 3}, "globalGpuRank: .* has no rank 3 of all GPUs: there is 0 to 2"),
+            ({"globalGpuRank": -1}, "globalGpuRank: .* has no rank -1"),
+            ({"globalGpuRank": 2, "nodeRank": 1}, "globalGpuRank: 2 is GPU 0 of node 2, which is not"),
             ({"attemptIndex": 1}, "no resumption 1: there is 0 only"),
         ):
             with pytest.raises(Failed, match=words):
@@ -193,6 +214,78 @@ async def test_only_the_first_exception(ada: API, wide: Run) -> None:
         assert await read(port, ada, wide, exceptionOnly=True, failed=True) == TRACEBACK.decode()
         with pytest.raises(Failed, match="No Python traceback in the log of rank 2"):
             await read(port, ada, wide, exceptionOnly=True, nodeRank=2)
+
+
+@pytest.fixture
+def gpus(world: World) -> Run:
+    """Of two nodes with four GPUs each."""
+    run = make_run(world.ada, nodes=2)
+    run.attempts.update(gpus=8)  # The cluster has none; nothing is started here.
+    return run
+
+
+def written_by_gpus(run: Run) -> None:
+    """Each rank has its own output, as the first GPU's process has it, and files of the second and fourth."""
+    start(run)
+    open_more_streams(latest(run), [(rank, f"gpu-{gpu}") for rank in (0, 1) for gpu in (1, 3)])
+    for rank in (0, 1):
+        write(run, b"node %d\n" % rank, rank=rank, end=True)
+        for gpu in (1, 3):
+            said = b"node %d gpu %d\n" % (rank, gpu)
+            trace = TRACEBACK.replace(b"boom", b"of gpu %d" % gpu) if rank == 1 and gpu == 3 else b""
+            write(run, said + trace, rank=rank, name=f"gpu-{gpu}", end=True)
+    finish(run, 1)
+
+
+async def test_logs_of_single_gpus_are_chosen_by_node_and_gpu_or_over_all(ada: API, gpus: Run) -> None:
+    await sync_to_async(written_by_gpus)(gpus)
+    async with serve() as port:
+        for wanted, said in (
+            ({}, "node 0\n"),
+            ({"localGpuRank": 0}, "node 0\n"),
+            ({"localGpuRank": 1}, "node 0 gpu 1\n"),
+            ({"localGpuRank": 1, "nodeRank": 1}, "node 1 gpu 1\n"),
+            ({"localGpuRank": 1, "follow": True}, "node 0 gpu 1\n"),
+            ({"globalGpuRank": 3}, "node 0 gpu 3\n"),
+            ({"globalGpuRank": 4}, "node 1\n"),
+            ({"globalGpuRank": 5, "nodeRank": 1}, "node 1 gpu 1\n"),
+            ({"failed": True}, "node 1\n"),
+            ({"failed": True, "localGpuRank": 1}, "node 1 gpu 1\n"),
+            ({"containerName": "gpu-3"}, "node 0 gpu 3\n"),
+            ({"globalGpuRank": 3, "tail": 1}, "node 0 gpu 3\n"),
+        ):
+            assert await read(port, ada, gpus, **wanted) == said, wanted
+        for wanted, words in (
+            ({"localGpuRank": 2}, "Rank 0 of run .* has no log gpu-2: there is MAIN, gpu-1, gpu-3"),
+            ({"localGpuRank": 4}, "localGpuRank: a node of run .* has no GPU 4: there is 0 to 3"),
+            ({"globalGpuRank": 8}, "globalGpuRank: .*: there is 0 to 7"),
+        ):
+            with pytest.raises(Failed, match=words):
+                await read(port, ada, gpus, **wanted)
+
+
+async def test_the_first_exception_is_found_in_whichever_file_of_the_node_it_is(ada: API, gpus: Run) -> None:
+    await sync_to_async(written_by_gpus)(gpus)
+    trace = TRACEBACK.replace(b"boom", b"of gpu 3").decode()
+    async with serve() as port:
+        assert await read(port, ada, gpus, exceptionOnly=True, failed=True) == trace
+        assert await read(port, ada, gpus, exceptionOnly=True, nodeRank=1) == trace
+        assert await read(port, ada, gpus, exceptionOnly=True, globalGpuRank=7) == trace
+        with pytest.raises(Failed, match="No Python traceback in the log gpu-1 of rank 1"):
+            await read(port, ada, gpus, exceptionOnly=True, nodeRank=1, localGpuRank=1)
+
+
+async def test_the_log_of_a_gpu_is_waited_for_while_its_run_may_still_write_it(ada: API, gpus: Run) -> None:
+    await sync_to_async(start)(gpus)
+    async with serve() as port, Socket(port, ada.key) as ws:
+        with pytest.raises(Failed, match="has no log gpu-1: there is MAIN"):
+            await read(port, ada, gpus, localGpuRank=1)
+        await ws.logs(gpus.name, follow=True, localGpuRank=1)
+        await sync_to_async(lambda: open_more_streams(latest(gpus), [(0, "gpu-1")]))()
+        await sync_to_async(write)(gpus, b"at last\n", name="gpu-1", end=True)
+        assert decoded([await ws.next()]) == "at last\n"
+        await sync_to_async(finish)(gpus)
+        assert await ws.rest() == []
 
 
 async def test_following_for_an_exception_ends_with_it_or_with_the_run(ada: API, wide: Run) -> None:

@@ -8,9 +8,11 @@ import zipfile
 
 import pytest
 
+from runs.lifecycle import open_more_streams
+from runs.models import Run
 from tests.runs.graphql.test_logs import write
 from tests.runs.views.pages import TO_RUNNING, as_if, browser
-from tests.world import World, make_run
+from tests.world import World, latest, make_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators")
 
@@ -35,6 +37,21 @@ def test_the_download_is_every_byte_and_nothing_that_a_browser_would_run(world: 
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Security-Policy"] == "sandbox"
     assert response.headers["Content-Disposition"].startswith('attachment; filename="hello-')
+
+
+def test_files_of_gpus_have_downloads_and_names_of_their_own(world: World, url: str) -> None:
+    attempt = latest(Run.objects.get())
+    open_more_streams(attempt, [(1, "gpu-10"), (1, "gpu-3")])
+    write(attempt.run, b"of gpu 3\n", rank=1, name="gpu-3")
+    client = browser(world.ada)
+    response = client.get(f"{url}/1/gpu-3/raw")
+    assert b"".join(response) == b"of gpu 3\n"
+    assert "-attempt0-rank1-gpu-3.log" in response.headers["Content-Disposition"]
+    assert [line["text"] for line in client.get(f"{url}/1/gpu-3/lines").json()["lines"]] == ["of gpu 3"]
+    with zipfile.ZipFile(io.BytesIO(b"".join(client.get(f"{url}/zip")))) as archive:
+        assert archive.namelist() == ["rank0.log", "rank1.log", "rank1-gpu-3.log", "rank1-gpu-10.log"]
+    page = client.get(f"/runs/{attempt.run.name}").content.decode()
+    assert page.index("rank 1</a>") < page.index("rank 1 GPU 3</a>") < page.index("rank 1 GPU 10</a>")
 
 
 def test_a_download_can_be_without_escape_sequences_and_compressed(world: World, url: str) -> None:

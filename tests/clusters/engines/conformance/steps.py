@@ -43,6 +43,12 @@ def say(text: str, *, err: bool = False, rank: int | None = None) -> Step:
     return Of(rank, shell, script.Log(text + "\n", source))
 
 
+def say_on(gpu: int, text: str, rank: int | None = None) -> Step:
+    """Into the file of one GPU's process, as Composer's launcher has it done."""
+    file = f'"$MOSAICML_LOG_DIR/$MOSAICML_GPU_LOG_FILE_PREFIX"{gpu}.txt'
+    return Of(rank, f"printf '%s\\n' {shlex.quote(text)} >> {file}", script.Log(text + "\n", gpu=gpu))
+
+
 def write(text: str) -> Step:
     """Without a line end."""
     return Of(None, f"printf %s {shlex.quote(text)}", script.Log(text))

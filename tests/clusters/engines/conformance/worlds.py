@@ -169,14 +169,16 @@ class World(ABC):
 
         await self.while_time_passes(reading())
 
-    async def chunks(self, handle: Handle, offset: int = 0, rank: int = 0) -> list[LogChunk]:
+    async def chunks(
+        self, handle: Handle, offset: int = 0, rank: int = 0, stream: str = MAIN
+    ) -> list[LogChunk]:
         async def reading() -> list[LogChunk]:
-            return [chunk async for chunk in self.engine.read_logs(handle, rank, MAIN, offset)]
+            return [chunk async for chunk in self.engine.read_logs(handle, rank, stream, offset)]
 
         return await self.while_time_passes(reading())
 
-    async def logs(self, handle: Handle, offset: int = 0, rank: int = 0) -> bytes:
-        return b"".join(chunk.data for chunk in await self.chunks(handle, offset, rank))
+    async def logs(self, handle: Handle, offset: int = 0, rank: int = 0, stream: str = MAIN) -> bytes:
+        return b"".join(chunk.data for chunk in await self.chunks(handle, offset, rank, stream))
 
     async def close(self) -> None:
         for key in self.handles:

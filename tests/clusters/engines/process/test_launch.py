@@ -46,6 +46,8 @@ async def test_a_rank_gets_exactly_these_variables_and_none_of_the_platform(
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "PYTHONUNBUFFERED": "1",
+        "MOSAICML_LOG_DIR": str(world.attempt(handle).gpu_logs(0)),
+        "MOSAICML_GPU_LOG_FILE_PREFIX": "gpu_",
         "MINE": "a b\nc",
         "CUDA_VISIBLE_DEVICES": "",
         "NVIDIA_VISIBLE_DEVICES": "void",
