@@ -15,9 +15,11 @@ PREFIX = "mosaicml/"
 PROGRESS = f"{PREFIX}training_progress"
 SUB_PROGRESS = f"{PREFIX}training_sub_progress"
 _OF = re.compile(r"\[\s*(\w+)\s*=\s*([0-9.]+)\s*/\s*([0-9.]+)\s*\]")
+STARTED = "TRAIN_STARTED"
 _ONCE: Mapping[str, tuple[str, str]] = {
     f"{PREFIX}data_validated": ("DATA_VALIDATED", "Data validated"),
     f"{PREFIX}model_initialized_time": ("MODEL_INITIALIZED", "Model initialized"),
+    f"{PREFIX}train_started_time": (STARTED, "Training started"),
     f"{PREFIX}train_finished_time": ("TRAIN_FINISHED", "Training finished"),
 }
 EXCEPTION = f"{PREFIX}exception"
@@ -45,16 +47,17 @@ class Derived:
 
 
 def progress(metadata: Mapping[str, Any]) -> Progress | None:
-    """From `[batch=3/10]`; with `[epoch=1/2]` the part of the epoch counts too, where it is there."""
+    """From `[batch=3/10]`. `[epoch=2/3]` says in which epoch it is, and `[batch=5/10]` beside it how far it is there;
+    of the last epoch `[batch=0/10]` is its end, as Composer counts its batches from 1."""
     share = _share(metadata.get(PROGRESS))
     if share is None:
         return None
     text, done, of = share
     inner = _share(metadata.get(SUB_PROGRESS))
-    if inner is not None and done < of:
+    if inner is not None:
         text = f"{text} {inner[0]}"
-        # Of a last part that is done its epoch is counted already, or will be with the next update.
-        done += min(inner[1] / inner[2], 0.999)
+        if done < of or inner[1] > 0:
+            done = max(done - 1, 0.0) + inner[1] / inner[2]
     return Progress(text, min(1.0, done / of))
 
 
@@ -85,9 +88,11 @@ def events(news: Mapping[str, Any], before: float | None, now: Progress | None) 
             yield Derived(kind, text)
     if now is not None and PROGRESS in news:
         if before is None:
-            yield Derived("TRAIN_STARTED", f"Training started {now.text}")
+            yield Derived(STARTED, "Training started")
         elif (tenth := int(now.share * TENTHS)) > int(before * TENTHS):
-            yield Derived("TRAIN_UPDATED", f"Training {now.text}", done=f"{tenth * 100 // TENTHS} %")
+            # The client takes what is in square brackets for markup, and shows nothing of it (mapi §7).
+            told = " ".join(now.text.replace("[", "").replace("]", "").split())
+            yield Derived("TRAIN_UPDATED", f"Training at {told}", done=f"{tenth * 100 // TENTHS} %")
     if news.get(EXCEPTION):
         yield Derived("FAILED_EXCEPTION", exception_text(news[EXCEPTION]))
 

@@ -80,6 +80,12 @@ def priority_icon(priority: str) -> str:
 
 
 @register.filter
+def percent(share: float) -> str:
+    """0.3 → 30 %; only what is done says 100."""
+    return f"{int(share * 100)}\N{NO-BREAK SPACE}%"
+
+
+@register.filter
 def compute(run: Run | Attempt) -> str:
     """`2 × 4 H100`: nodes, and GPUs on each. `2 × CPU` where there are none."""
     if not run.gpus:

@@ -21,6 +21,7 @@ from runs.states import TERMINAL, Desired
 from runs.views import timeline
 from runs.views.access import chosen, get_run, may_change
 from runs.views.failure import failure_of
+from runs.views.links import links
 from teams.states import Action
 from teams.views.access import PageRequest, page
 
@@ -86,6 +87,7 @@ def run_context(request: PageRequest, run: Run) -> dict[str, Any]:
         "back_until": _back_until(run, now),
         "waits_until": attempt.not_before if attempt.not_before and attempt.not_before > now else None,
         "ends": attempt.estimated_end_at if _is_ahead(attempt, now) else None,
+        "links": links(run.spec.metadata),
         "place": place,
         "behind": place.behind(request.caller.team_ids) if place else "",
         "steps": [Step.of(entry) for entry in attempt.lifecycle.order_by("entered_at", "id")],

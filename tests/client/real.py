@@ -11,18 +11,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".cache" / "client"
-LOCK = Path(__file__).with_name("requirements.txt")
+HOME_07 = ROOT / ".cache" / "client-0.7"
+"""The line before, which Composer's releases ask for."""
+LOCKS = {HOME: "requirements.txt", HOME_07: "requirements-0.7.txt"}
 
 
-def install() -> Path:
-    """The environment's folder of programs; made once for each lock file."""
-    stamp, wanted = HOME / "ready", hashlib.sha256(LOCK.read_bytes()).hexdigest()
+def install(home: Path = HOME) -> Path:
+    """An environment's folder of programs; made once for each lock file."""
+    lock = Path(__file__).with_name(LOCKS[home])
+    stamp, wanted = home / "ready", hashlib.sha256(lock.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(HOME)], check=True)
-        pip = [str(HOME / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(LOCK)]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        pip = [str(home / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(lock)]
         subprocess.run(pip, check=True)
         stamp.write_text(wanted)
-    return HOME / "bin"
+    return home / "bin"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-
-import pytest
-
-from clusters.engines.process.config import DEFAULT_PATH
+from tests.client.inside import environment
 from tests.client.real import HOME, Client
 
 SCRIPT = """
@@ -26,20 +20,10 @@ print("SECRETS", mcli.get_secrets() if hasattr(mcli, "get_secrets") else [])
 
 
 def test_a_run_submits_and_follows_a_second_run(client: Client) -> None:
-    python = shutil.which("python3", path=DEFAULT_PATH)
-    asked = [python or "false", "-c", "import sys; print(*sys.version_info[:2])"]
-    wanted = "{} {}".format(*sys.version_info[:2])
-    if subprocess.run(asked, capture_output=True, text=True).stdout.strip() != wanted:
-        pytest.skip(f"runs need a python3 of version {wanted} in {DEFAULT_PATH} for the client's packages")
+    variables = environment(HOME)
     outside = client.submit("true")
     client.wait(outside)
-    packages = next((HOME / "lib").glob("python*/site-packages"))
-    env = {
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PYTHONPATH": str(packages),
-    }
-    name = client.submit(f"python3 - <<'END'\n{SCRIPT}\nEND", env_variables=env)
+    name = client.submit(f"python3 - <<'END'\n{SCRIPT}\nEND", env_variables=variables)
     status = client.wait(name, timeout=60)
     log = client.logs(name)
     assert status == "COMPLETED", log

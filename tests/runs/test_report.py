@@ -43,9 +43,12 @@ def say(world: World, run: Run, **metadata: Any) -> None:
     ("text", "inner", "share"),
     [
         ("[batch=3/10]", None, 0.3),
-        ("[epoch=1/2]", "[batch=5/10]", 0.75),
+        ("[epoch=1/2]", "[batch=5/10]", 0.25),
+        ("[epoch=2/2]", "[batch=5/10]", 0.75),
         ("[epoch=2/2]", "[batch=10/10]", 1.0),
-        ("[epoch=0/4]", "[batch=10/10]", 0.24975),
+        ("[epoch=2/2]", "[batch=0/10]", 1.0),
+        ("[epoch=1/4]", "[batch=10/10]", 0.25),
+        ("[epoch=3/4]", None, 0.75),
         ("[token=50000/100000]", None, 0.5),
         ("[sample=0/8]", None, 0.0),
     ],
@@ -101,10 +104,10 @@ def test_composers_keys_become_events_each_once(world: World, run: Run) -> None:
         say(world, run, exception={"class": "ValueError", "message": "no [such] thing"})
     assert events(run) == [
         ("MODEL_INITIALIZED", "Model initialized"),
-        ("TRAIN_STARTED", "Training started [batch=0/100]"),
-        ("TRAIN_UPDATED", "Training [batch=12/100]"),
-        ("TRAIN_UPDATED", "Training [batch=55/100]"),
-        ("TRAIN_UPDATED", "Training [batch=100/100]"),
+        ("TRAIN_STARTED", "Training started"),
+        ("TRAIN_UPDATED", "Training at batch=12/100"),
+        ("TRAIN_UPDATED", "Training at batch=55/100"),
+        ("TRAIN_UPDATED", "Training at batch=100/100"),
         ("TRAIN_FINISHED", "Training finished"),
         ("FAILED_EXCEPTION", "ValueError: no [such] thing"),
     ]
