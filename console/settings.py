@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+from limits import parse as parse_rate
 from redis.connection import parse_url
 
 from console.services.paths import Home
@@ -33,6 +34,15 @@ def env_bool(name: str, default: bool = False) -> bool:
     if raw not in {"", "0", "1", "true", "false", "yes", "no"}:
         raise ImproperlyConfigured(f"{name} must be true or false, not {raw!r}")
     return default if not raw else raw in {"1", "true", "yes"}
+
+
+def env_rate(name: str, default: str) -> str:
+    """In the words of `limits`: `100/minute`, `20 per 5 minutes`; `off` for none."""
+    raw = os.environ.get(name) or default
+    try:
+        return "off" if raw.lower() == "off" else str(parse_rate(raw) and raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be like 100/minute, or off, not {raw!r}") from None
 
 
 # -- where things are -------------------------------------------------------------------------------
@@ -98,6 +108,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "axes.middleware.AxesMiddleware",
+    "console.rates.Guessing",
 ]
 APPEND_SLASH = False
 """A redirect is fatal to API clients (mapi §1.2); every URL is spelled one way."""
@@ -245,6 +256,14 @@ RUNYARD_LOG_QUOTA = env_int("RUNYARD_LOG_QUOTA_GIB", 5) * 2**30
 """Bytes of output kept for each stream of a run."""
 HOST_QUEUE = f"host.{socket.gethostname()}"
 """The Celery queue of the workers on this host, which alone can reach its process clusters."""
+RUNYARD_API_RATE = env_rate("RUNYARD_API_RATE", "6000/minute")
+"""Requests with one API key, or with one run's token."""
+RUNYARD_PERSON_RATE = env_rate("RUNYARD_PERSON_RATE", "12000/minute")
+"""Requests of one person, with all their keys and runs."""
+RUNYARD_LOGIN_RATE = env_rate("RUNYARD_LOGIN_RATE", "120/minute")
+"""Forms with a password or code from one address."""
+RUNYARD_CODE_RATE = env_rate("RUNYARD_CODE_RATE", "10 per 15 minutes")
+"""Wrong codes of a second factor, or passwords asked for once more, for one person."""
 RUNYARD_METRICS_TOKEN_FILE = HOME.keys / "metrics.token"
 
 # -- logging ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from graphql import get_operation_ast, parse
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
+from console import rates
 from console.delivery import answer_to
 from console.graphql import errors
 from console.graphql.access import authenticate
@@ -44,6 +45,9 @@ def graphql(request: HttpRequest) -> HttpResponse:
     try:
         query, variables, name = _read(request)
         caller = authenticate(request.headers.get("Authorization"))
+        rates.check(caller)
+    except rates.TooOften as often:
+        return _failed(429, often.message, **{"Retry-After": str(often.after)})
     except Refused as refused:
         return _failed(refused.code, refused.message)
     except (OperationalError, InterfaceError):

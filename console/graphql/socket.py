@@ -19,6 +19,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DatabaseError
 
+from console import rates
 from console.graphql import errors
 from console.graphql.access import authenticate
 from console.graphql.http import operation
@@ -61,6 +62,7 @@ older one for granted, whatever was agreed."""
 
 _in_any_thread = partial(database_sync_to_async, thread_sensitive=False)
 _authenticate = _in_any_thread(authenticate)
+_check_rate = _in_any_thread(rates.check)
 _still_counts = _in_any_thread(still_counts)
 
 
@@ -181,6 +183,7 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
         try:
             if isinstance(caller, Refused):
                 raise caller
+            await _check_rate(caller)
             query, variables, name = operation(payload)
             results = await schema.subscribe(
                 query, variable_values=variables, operation_name=name, context_value=Context(caller)
