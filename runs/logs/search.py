@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import re2
@@ -74,29 +75,62 @@ class Query:
 
 def search(log: Lines, query: Query, start: int, *, limit: int = MOST_HITS) -> Found:
     """Lines that match, of those that begin at byte `start` or later. A last line without end counts once it has one."""
-    expression = query.compiled()
     deadline = time.monotonic() + SECONDS
     at = _line_start(log, start)
     lines: list[int] = []
-    while at < log.committed:
-        data = log.whole_lines(at, BLOCK, _LONGEST_LINE)
-        if not data:
+    for block in _blocks(log, query, at):
+        if len(lines) + len(block.matches) > limit and lines:
             break
-        text = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
-        here = _matching(expression, text)
-        if query.invert:
-            matched, count = set(here), text.count(b"\n") + (not text.endswith(b"\n"))
-            here = [line for line in range(count) if line not in matched]
-        if len(lines) + len(here) > limit and lines:
-            break
-        if here:
+        if block.matches:
             # The index knows how many lines lie before: counting them all would take longer than searching.
-            number = log.number_at(at)
-            lines += [number + line for line in here]
-        at += len(data)
+            number = log.number_at(block.offset)
+            lines += [number + line for line in block.matches]
+        at = block.offset + len(block.data)
         if len(lines) >= limit or time.monotonic() > deadline:
             break
     return Found(lines, at, at >= log.committed)
+
+
+def matching(log: Lines, query: Query, *, plain: bool = False) -> Iterator[bytes]:
+    """The lines that match, in pieces of some lines, with their ends; `plain`: without escape sequences.
+
+    Raises BadQuery before it reads. It holds a block of the log, however many lines match.
+    """
+    query.compiled()
+    return _matching_lines(log, query, plain)
+
+
+def _matching_lines(log: Lines, query: Query, plain: bool) -> Iterator[bytes]:
+    for block in _blocks(log, query, 0):
+        if block.matches:
+            lines = (block.text if plain else block.data).split(b"\n")
+            picked = b"\n".join(lines[line] for line in block.matches)
+            yield picked if block.matches[-1] == len(lines) - 1 else picked + b"\n"
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Whole lines from `offset` on, as they are stored and as they are read, and which of them match, from 0."""
+
+    offset: int
+    data: bytes
+    text: bytes
+    matches: list[int]
+
+
+def _blocks(log: Lines, query: Query, at: int) -> Iterator[_Block]:
+    expression = query.compiled()
+    while at < log.committed:
+        data = log.whole_lines(at, BLOCK, _LONGEST_LINE)
+        if not data:
+            return
+        text = _ESCAPES.sub(b"", data) if b"\x1b" in data else data
+        matches = _matching(expression, text)
+        if query.invert:
+            matched, count = set(matches), text.count(b"\n") + (not text.endswith(b"\n"))
+            matches = [line for line in range(count) if line not in matched]
+        yield _Block(at, data, text, matches)
+        at += len(data)
 
 
 def _line_start(log: Lines, start: int) -> int:

@@ -13,14 +13,17 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_safe
 
 from runs import queries
 from runs.logs import store
+from runs.logs.lines import Lines
+from runs.logs.search import BadQuery, Query, matching
 from runs.logs.text import AnsiStripper
 from runs.models import LogStream
 from runs.views.access import get_attempt, get_stream
+from runs.views.log_query import query_of, wanted
 from teams.views.access import PageRequest, page
 
 FRAME = 2**18
@@ -29,14 +32,19 @@ FRAME = 2**18
 @require_safe
 @page
 def raw(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -> HttpResponseBase:
-    """The whole log as it is stored now, byte for byte. `?plain=1`: without escape sequences; `?gz=1`: compressed."""
+    """The whole log as it is stored now, byte for byte. `?plain=1`: without escape sequences; `?gz=1`: compressed;
+    `?q=`, with the flags of a search: only the lines that match."""
     log = get_stream(request, name, attempt, rank, stream)
+    plain, query = wanted(request, "plain"), query_of(request) if "q" in request.GET else None
     filename = f"{name}-attempt{attempt}-{_name(log)}"
-    pieces = _pieces(log, plain=_wanted(request, "plain"))
-    if _wanted(request, "gz"):
+    try:
+        pieces = _pieces(log, query, plain=plain)
+    except BadQuery as problem:
+        return JsonResponse({"error": str(problem)}, status=400)
+    if wanted(request, "gz"):
         return _attachment(_gzipped(pieces), f"{filename}.gz", "application/gzip")
     response = _attachment(pieces, filename, "text/plain; charset=utf-8")
-    if not _wanted(request, "plain"):
+    if not plain and query is None:
         response["Content-Length"] = str(log.committed)
     return response
 
@@ -44,14 +52,14 @@ def raw(request: PageRequest, name: str, attempt: int, rank: int, stream: str) -
 @require_safe
 @page
 def archive(request: PageRequest, name: str, attempt: int) -> HttpResponseBase:
-    """All logs of an attempt as a zip, made while it is sent. `?plain=1` as for one."""
+    """All logs of an attempt as a zip, made while it is sent. `?plain=1` and `?q=` as for one."""
     logs = list(queries.streams_of(get_attempt(request, name, attempt)))
-    pieces = _zipped([(_name(log), _pieces(log, plain=_wanted(request, "plain"))) for log in logs])
-    return _attachment(pieces, f"{name}-attempt{attempt}.zip", "application/zip")
-
-
-def _wanted(request: PageRequest, name: str) -> bool:
-    return request.GET.get(name) in {"1", "true"}
+    plain, query = wanted(request, "plain"), query_of(request) if "q" in request.GET else None
+    try:
+        files = [(_name(log), _pieces(log, query, plain=plain)) for log in logs]
+    except BadQuery as problem:
+        return JsonResponse({"error": str(problem)}, status=400)
+    return _attachment(_zipped(files), f"{name}-attempt{attempt}.zip", "application/zip")
 
 
 def _name(log: LogStream) -> str:
@@ -74,7 +82,14 @@ async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _pieces(log: LogStream, *, plain: bool) -> Iterator[bytes]:
+def _pieces(log: LogStream, query: Query | None, *, plain: bool) -> Iterator[bytes]:
+    """Raises BadQuery."""
+    if query is None:
+        return _everything(log, plain=plain)
+    return matching(Lines(store.location(log), log.committed, log.lines), query, plain=plain)
+
+
+def _everything(log: LogStream, *, plain: bool) -> Iterator[bytes]:
     where, offset = store.location(log), 0
     stripper = AnsiStripper()
     while offset < log.committed:

@@ -9,9 +9,10 @@ from runs import queries
 from runs.logs import store
 from runs.logs.lines import Lines
 from runs.logs.merged import MOST_LINES, Merged
-from runs.logs.search import BadQuery, Query, search
+from runs.logs.search import BadQuery, search
 from runs.views.access import get_attempt, get_stream
 from runs.views.log_lines import shown
+from runs.views.log_query import query_of
 from teams.views.access import PageRequest, page
 
 MOST_PICKED = 200
@@ -26,14 +27,13 @@ def matches(request: PageRequest, name: str, attempt: int, rank: int, stream: st
     `?case=1`, `?word=1`, `?regex=1` (RE2), `?invert=1`: the lines that do not match.
     """
     log = get_stream(request, name, attempt, rank, stream)
-    flags = {flag: request.GET.get(flag) in {"1", "true"} for flag in ("case", "word", "regex", "invert")}
     try:
         start = int(request.GET.get("from") or 0)
     except ValueError:
         return JsonResponse({"error": "from: must be a byte's place"}, status=400)
     lines = Lines(store.location(log), log.committed, log.lines)
     try:
-        found = search(lines, Query(request.GET.get("q", ""), **flags), start)
+        found = search(lines, query_of(request), start)
     except BadQuery as problem:
         return JsonResponse({"error": str(problem)}, status=400)
     return JsonResponse(

@@ -18,6 +18,7 @@ export class Search {
     this.count = part("[data-log-count]");
     this.filter = part("[data-log-filter]");
     this.map = part(".log-map");
+    this.downloads = [[part("[data-log-matching]"), ""], [part("[data-log-matching-plain]"), "&plain=1"]];
     this.flags = { case: false, word: false, regex: false };
     this.filtered = null;
     this.clear();
@@ -188,6 +189,11 @@ export class Search {
     if (this.busy) text = this.total ? `${text} …` : "searching …";
     if (this.problem) text = this.problem;
     if (this.count.textContent !== text) this.count.textContent = text;
+    const source = this.pane.source();
+    for (const [link, how] of this.downloads) {
+      link.hidden = !source || !this.query || Boolean(this.problem);
+      if (!link.hidden) link.href = `${source.url}/raw?${this.parameters}${how}`;
+    }
   }
 
   /** Where hits are in a row's text: [[from, to], …]. */

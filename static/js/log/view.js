@@ -34,6 +34,7 @@ export class View {
     addEventListener("pointerup", () => { this.dragging = false; this.settle(); });
     new ResizeObserver(() => {
       this.sheet.style.height = `${scroller.clientHeight}px`;
+      this.measured = null;
       this.schedule();
     }).observe(scroller);
   }
@@ -185,7 +186,9 @@ export class View {
     this.hold(top);
     if (this.goal && !rows.some((row) => row.loading)) this.goal = null;
     this.stretch();
-    if (!this.scrolling || this.atEnd) this.place();
+    const resized = this.resized();
+    this.size = this.sizeNow();
+    if (!this.scrolling || this.atEnd || resized) this.place();
     this.moved({});
   }
 
@@ -231,6 +234,11 @@ export class View {
     this.elements = wanted;
   }
 
+  sizeNow() { return `${this.scroller.clientWidth}x${this.scroller.clientHeight}`; }
+
+  /** Whether the window has another size than when it was drawn. */
+  resized() { return this.size !== undefined && this.size !== this.sizeNow(); }
+
   // -- the scrollbar ---------------------------------------------------------------------------------
 
   stretch() {
@@ -270,6 +278,8 @@ export class View {
     const top = scroller.scrollTop;
     const by = top - (this.last ?? 0);
     if (!by || !this.book?.total) return;
+    // A window of another size moves the scrollbar, too; the reader has not moved.
+    if (this.resized()) return void this.schedule();
     this.last = top;
     this.scrolling = true;
     this.settle();

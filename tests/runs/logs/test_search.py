@@ -6,7 +6,7 @@ import pytest
 
 from runs.logs import search as module
 from runs.logs.lines import Lines
-from runs.logs.search import BadQuery, Query, search
+from runs.logs.search import BadQuery, Query, matching, search
 from runs.logs.store import Location, Writer
 
 
@@ -49,6 +49,15 @@ def test_pieces_of_any_size_find_the_same(log: Lines, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "SECONDS", 0.0)
     assert everything(log, Query("7 of")) == [i for i in range(1, 5001) if i % 10 == 7]
     assert search(log, Query("step"), 1).lines[0] == 2
+
+
+def test_lines_that_match_come_with_their_ends_a_last_one_without(
+    log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", 1000)
+    assert b"".join(matching(log, Query("step 17", word=True))) == b"step 17 of \x1b[31mlo\x1b[0mss\n"
+    assert b"".join(matching(log, Query("step 17", word=True), plain=True)) == b"step 17 of loss\n"
+    assert b"".join(matching(log, Query("of loss", invert=True))) == b"\xff\xfe Step\nno end: step"
 
 
 @pytest.mark.parametrize("query", [Query(""), Query("(", regex=True), Query("a*", regex=True), Query("x" * 501),

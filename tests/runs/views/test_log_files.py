@@ -74,3 +74,18 @@ def test_all_ranks_come_as_one_archive(world: World, url: str) -> None:
     plain = b"".join(browser(world.vera).get(f"{url}/zip?plain=1"))
     with zipfile.ZipFile(io.BytesIO(plain)) as archive:
         assert archive.read("rank0.log") == PLAIN
+
+
+def test_a_download_can_be_the_lines_that_match_as_they_are_or_plain(world: World, url: str) -> None:
+    ada = browser(world.ada)
+    assert b"".join(ada.get(f"{url}/0/MAIN/raw?q=TWO")) == b"two \xff\x1b[31m</pre><script>\n" * 30_000
+    assert b"".join(ada.get(f"{url}/0/MAIN/raw?q=two&plain=1")) == b"two \xff</pre><script>\n" * 30_000
+    assert b"".join(ada.get(f"{url}/0/MAIN/raw?q=t.o&regex=1&invert=1")) == b"one\n" * 30_000
+    assert b"".join(ada.get(f"{url}/0/MAIN/raw?q=Two&case=1")) == b""
+    with zipfile.ZipFile(io.BytesIO(b"".join(ada.get(f"{url}/zip?q=rank")))) as archive:
+        assert archive.read("rank0.log") == b""
+        assert archive.read("rank1.log") == b"rank 1\n"
+    for path in (f"{url}/0/MAIN/raw", f"{url}/zip"):
+        refused = ada.get(path, {"q": "(", "regex": "1"})
+        assert refused.status_code == 400
+        assert "q: is not a regular expression" in refused.json()["error"]
