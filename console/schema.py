@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import strawberry
 from graphql import GraphQLError
-from strawberry.extensions import (
-    AddValidationRules,
-    MaxAliasesLimiter,
-    MaxTokensLimiter,
-    ParserCache,
-    QueryDepthLimiter,
-    ValidationCache,
-)
+from strawberry.extensions import MaxTokensLimiter, ParserCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
+from console.graphql.limits import MOST_TOKENS, MeasuredValidation
 from runs.graphql.clusters import ClustersQuery
 from runs.graphql.schema import RunsMutation, RunsQuery, RunsSubscription
 from teams.graphql import SCALARS, SecretsMutation, SecretsQuery, TeamsQuery
-
-MOST_TOKENS, MOST_ALIASES, DEPTH = 2_000, 15, 12
-# Made once, not for each request: the cache of checked documents knows rules by their identity.
-LIMITS = [*MaxAliasesLimiter(MOST_ALIASES).validation_rules, *QueryDepthLimiter(DEPTH).validation_rules]
 
 
 @strawberry.type
@@ -53,9 +43,8 @@ schema = Schema(
     config=StrawberryConfig(scalar_map=SCALARS),
     extensions=[
         lambda: MaxTokensLimiter(MOST_TOKENS),
-        lambda: AddValidationRules(LIMITS),
         # The client sends a dozen documents, over and over: parsing and checking one takes 4 ms.
         ParserCache,
-        ValidationCache,
+        MeasuredValidation,
     ],
 )

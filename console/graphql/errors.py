@@ -37,7 +37,7 @@ def _shown(error: GraphQLError | Exception) -> dict[str, Any]:
             return problem(str(cause), 400)
         case GraphQLError():
             # Syntax, validation, values that do not fit their types: no resolver was called.
-            return problem(cause.message or "Not a valid GraphQL request", 400)
+            return problem(_SUGGESTION.sub("", cause.message) or "Not a valid GraphQL request", 400)
         case OperationalError() | InterfaceError():
             return away()
         case RecursionError():
@@ -49,6 +49,10 @@ def _shown(error: GraphQLError | Exception) -> dict[str, Any]:
         case CannotGetOperationTypeError():
             return problem(cause.as_http_error_reason(), 400)
     return internal(cause)
+
+
+_SUGGESTION = re.compile(r" Did you mean [^?]*\?")
+"""What GraphQL would say of names that are nearly right, which tells a stranger what else there is."""
 
 
 def without_values(error: GraphQLError | Exception) -> GraphQLError | Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
@@ -22,7 +21,7 @@ from console.graphql.access import authenticate
 from console.origin import is_foreign
 from console.schema import schema
 from runs.forms import PlainError, plain
-from runs.forms.plain import MOST_BYTES
+from runs.forms.plain import MOST_BYTES, read_json
 from teams.commands import Refused
 from teams.graphql import Context
 
@@ -97,10 +96,11 @@ def _read(request: HttpRequest) -> tuple[str, dict[str, Any], str | None]:
         body = request.body
         if len(body) > MOST_BYTES:
             raise too_long
-        # NaN and Infinity are no JSON, but the client writes them (mapi §7.20): as words they can be kept.
-        sent = json.loads(body, parse_constant=str)
+        sent = read_json(body)
     except RequestDataTooBig:
         raise too_long from None
+    except PlainError as problem:
+        raise Refused(f"The request {problem.problem}.") from None
     except (ValueError, RecursionError, UnreadablePostError):
         raise Refused("The request is not JSON.") from None
     return operation(sent)

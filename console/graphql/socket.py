@@ -25,7 +25,7 @@ from console.graphql.access import authenticate
 from console.graphql.http import operation
 from console.origin import is_foreign
 from console.schema import schema
-from runs.forms.plain import MOST_BYTES
+from runs.forms.plain import MOST_BYTES, read_json
 from runs.queries import still_counts
 from teams.commands import Refused
 from teams.graphql import Context
@@ -95,7 +95,7 @@ class GraphQLSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(1003 if text_data is None else 1009)
             return
         try:
-            message = json.loads(text_data, parse_constant=str)
+            message = read_json(text_data)
             kind, number = message["type"], message.get("id")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             await self.close(4400, "Not a message of this protocol")

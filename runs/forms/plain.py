@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,6 +10,9 @@ MOST_BYTES = 2**20
 """Of a whole request, as JSON."""
 DEPTH = 20
 NODES = 10_000
+DIGITS = 308
+"""As many as fit into what JSON's readers in other languages make of a number."""
+LARGEST = 10**DIGITS
 
 
 class PlainError(ValueError):
@@ -18,6 +22,33 @@ class PlainError(ValueError):
         super().__init__(f"{path}: {problem}" if path else problem)
         self.path = path
         self.problem = problem
+
+
+def read_json(text: str | bytes) -> Any:
+    """JSON as strangers send it, for `plain` to check.
+
+    NaN and Infinity are no JSON, but the client writes them (mapi §7.20): as words they can be kept. Raises
+    `PlainError` for a name that an object has twice, of which readers make different things, and for what is nested
+    beyond what can be read; `ValueError` for what is no JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=str, parse_int=_read_int, object_pairs_hook=_read_object)
+    except RecursionError:
+        raise PlainError("", f"is nested more than {DEPTH} levels deep") from None
+
+
+def _read_int(digits: str) -> int:
+    """Python reads no more than some thousand digits; `plain` says which number has too many."""
+    return int(digits) if len(digits) <= 2 * DIGITS else 10 ** (2 * DIGITS)
+
+
+def _read_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PlainError(twice[:60], f"says {twice[:60]!r} twice")
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -41,8 +72,8 @@ class _Walk:
         if depth > DEPTH:
             raise PlainError(path, f"is nested more than {DEPTH} levels deep")
         match value:
-            case int() if value.bit_length() > 1024:
-                raise PlainError(path, "is a number with too many digits")
+            case int() if abs(value) >= LARGEST:
+                raise PlainError(path, f"is a number with more than {DIGITS} digits")
             case None | bool() | int():
                 return value
             case str():

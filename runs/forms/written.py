@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from runs.commands import RunRequest
-from runs.forms.plain import DEPTH, MOST_BYTES, NODES
+from runs.forms.plain import DEPTH, NODES
 from runs.forms.wire import parse_run_input
 from teams.commands import Refused
 
+MOST_YAML = 256 * 1024
+"""Bytes that somebody writes; the same input as JSON from a program may have more."""
 _TOP = {
     "name": "runName",
     "parent_name": "parentName",
@@ -64,8 +66,8 @@ def parse_run_yaml(text: str) -> RunRequest:
 
     Raises `RefusedYAML` (400), naming fields as YAML does and the line where there is one.
     """
-    if len(text.encode(errors="replace")) > MOST_BYTES:
-        raise RefusedYAML(f"The YAML is longer than {MOST_BYTES:,} bytes.", field="yaml")
+    if len(text.encode(errors="replace")) > MOST_YAML:
+        raise RefusedYAML(f"The YAML is longer than {MOST_YAML:,} bytes.", field="yaml")
     data, lines = _load(text)
     if not isinstance(data, dict):
         raise RefusedYAML(
@@ -108,6 +110,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    if any(mark in text for mark in "\x85\u2028\u2029"):  # line breaks to YAML, which would be one blank
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     style = "|" if "\n" in text and not any(line.endswith((" ", "\t")) for line in text.split("\n")) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -206,7 +210,26 @@ def _load(text: str) -> tuple[Any, dict[str, int]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates stay the text that was written: JSON has no dates, and a run's parameters are JSON."""
+    """Dates stay the text that was written: JSON has no dates, and a run's parameters are JSON.
+
+    Too many values, or too deep ones, are refused while they are read: half a megabyte of brackets would take seconds.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._values += 1
+        self._level += 1
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        if self._values > 2 * NODES:  # keys are nodes, too
+            raise _too_many()
+        if self._level > DEPTH + 2:
+            raise _too_deep(line)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -215,18 +238,25 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _too_many() -> RefusedYAML:
+    return RefusedYAML(f"The YAML holds more than {NODES:,} values.", field="yaml")
+
+
+def _too_deep(line: int) -> RefusedYAML:
+    return RefusedYAML(
+        f"The YAML is nested more than {DEPTH} levels deep (line {line}).", field="yaml", line=line
+    )
+
+
 def _inspect(
     loader: yaml.SafeLoader, node: yaml.Node, path: str, depth: int, lines: dict[str, int], count: list[int]
 ) -> None:
     """Count as the data will be after aliases are followed: a few of them can stand for billions."""
     count[0] += 1
     if count[0] > NODES:
-        raise RefusedYAML(f"The YAML holds more than {NODES:,} values.", field="yaml")
+        raise _too_many()
     if depth > DEPTH:
-        line = node.start_mark.line + 1
-        raise RefusedYAML(
-            f"The YAML is nested more than {DEPTH} levels deep (line {line}).", field="yaml", line=line
-        )
+        raise _too_deep(node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             _inspect(loader, item, f"{path}[{i}]", depth + 1, lines, count)

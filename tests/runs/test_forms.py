@@ -355,6 +355,12 @@ def test_yaml_goes_there_and_back() -> None:
     assert "name: hello\n" in text and "gpu_type: 3090" in text and "NUM: 3" in text
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029"])
+def test_what_only_yaml_takes_for_a_line_break_comes_back(mark: str) -> None:
+    for command in (f"0{mark}0", f"a\nb{mark}c"):
+        assert parse_run_yaml(to_yaml({**LEAST, "command": command})).command == command
+
+
 def test_what_was_not_said_is_not_written() -> None:
     sent: dict[str, Any] = {
         **LEAST,
@@ -420,7 +426,7 @@ def test_every_command_goes_there_and_back(command: str) -> None:
             None,
             "more than 10,000 values",
         ),
-        ("x" * (2**20 + 1), None, "longer than"),
+        ("x" * (2**18 + 1), None, "longer than 262,144 bytes"),
         ("a: &a [*a]", None, ""),
         ("name: \x07", None, "cannot be read"),
         ("name: 2026-01-01\nimage: a\ncommand: 3\n", 3, "command (line 3): must be text"),
@@ -438,6 +444,26 @@ def test_a_number_with_thousands_of_digits_is_refused_however_it_is_written() ->
     for digits in ("0x" + "f" * 5000, "9" * 5000):
         with pytest.raises(Refused):
             parse_run_yaml(f"name: a\nimage: b\ncommand: c\nparameters: {{n: {digits}}}\n")
+
+
+def test_what_is_not_to_be_kept_is_refused_while_it_is_read() -> None:
+    for text, words in (
+        ("a: " + "[" * 2500 + "]" * 2500, "nested more than 20 levels deep"),
+        ("a: [" + "0," * 120_000 + "0]", "more than 10,000 values"),
+        ("a: [" + "{b: " * 2500, "nested more than 20 levels deep"),
+        ("a: &a {<<: *a}", ""),
+        ("a: {<<: {b: 1}, b: 2}\nc: !!float 1e400\n", "no such field"),
+    ):
+        with pytest.raises(Refused) as refused:
+            parse_run_yaml(text)
+        assert words in refused.value.message
+
+
+def test_the_billion_laughs_stop_at_ten_thousand() -> None:
+    lines = ["l0: &l0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(Refused, match="more than 10,000 values"):
+        parse_run_yaml("\n".join(lines))
 
 
 def test_an_interactive_run_needs_nothing_but_a_life_time() -> None:

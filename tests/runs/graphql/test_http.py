@@ -12,6 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from runs import queries
+from runs.models import Run
 from teams.commands import revoke_api_key
 from teams.models import APIKey, Membership
 from tests.runs.graphql.asking import API, Failed, document, variant
@@ -115,12 +116,8 @@ def test_a_request_longer_than_a_mebibyte_is_413(ada: API) -> None:
         "query {",
         "{ getUsers(getUsersData: {filters: 3}) { id } }",
         'subscription { watchRunStatus(watchRunStatusInput: {name: "a"}) }',
-        "{ " + " ".join(f"a{i}: __typename" for i in range(16)) + " }",
         "{ __typename " * 12 + "}" * 12,
-        "{ getUsers(getUsersData: {}) " + "{ organizations " * 13 + "{ id }" + "}" * 14,
-        "{ " + "__typename " * 3000 + "}",
         "{" * 1900,
-        "query { ...a } fragment a on Query { ...b } fragment b on Query { ...a }",
         "fragment a on Query { __typename }",
     ],
 )
@@ -128,6 +125,85 @@ def test_bad_documents_are_400_never_500(ada: API, query: str) -> None:
     for code, message in errors(ada.post({"query": query})):
         assert code == 400
         assert message
+
+
+AT_ONCE = "query { getUsers(getUsersData: {}) { organizations { id } } }"
+FAN = " ".join(  # a kilobyte in which each fragment takes the next three times: 3^13 fields
+    f"fragment f{n} on User {{ a: id {f'...f{n + 1} ' * 3} }}" for n in range(13)
+)
+TOO_MUCH: list[tuple[str, str]] = [
+    ("{ " + " ".join(f"a{i}: __typename" for i in range(16)) + " }", "more than 15 aliases"),
+    ("{ " + "__typename " * 600 + "}", "more than 400 fields"),
+    ("{ " + "__typename " * 3000 + "}", "2000 tokens"),
+    ("{ " + "__typename " * 6 + "}", "6 fields at its top; at most 5"),
+    ("{ ...a } fragment a on Query { " + "__typename " * 6 + "}", "6 fields at its top; at most 5"),
+    (
+        "{ getUsers(getUsersData: {}) " + "{ organizations " * 13 + "{ id }" + "}" * 14,
+        "getUsers.organizations.organizations",
+    ),
+    (
+        "{ getUsers(getUsersData: {}) { ...f0 } } " + FAN + " fragment f13 on User { id }",
+        "more than 15 aliases",
+    ),
+    (
+        "{ getUsers(getUsersData: {}) { ...f0 } } " + FAN.replace("a: ", "") + " fragment f13 on User { id }",
+        "more than 400 fields",
+    ),
+    ("{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }", "The fragment a contains itself"),
+    ("{ __schema { types { name } } }", "__schema: introspection is off"),
+    ('{ __type(name: "Run") { name } }', "__type: introspection is off"),
+]
+
+
+@pytest.mark.parametrize(("query", "words"), TOO_MUCH)
+def test_a_document_that_asks_for_too_much_is_told_of_what_and_how_much_is_allowed(
+    ada: API, query: str, words: str
+) -> None:
+    ((code, message),) = errors(ada.post({"query": query}))
+    assert code == 400
+    assert words in message
+
+
+def test_nobody_is_told_what_else_there_is(ada: API) -> None:
+    for query in ("{ getUser { id } }", "{ getUsers(getUsersDat: {}) { id } }", AT_ONCE.replace("id", "ids")):
+        ((_, message), *_) = errors(ada.post({"query": query}))
+        assert "Did you mean" not in message
+    answer = ada.post({"query": ME, "variables": {"getUsersData": {"filter": {}}}})
+    assert "Did you mean" not in errors(answer)[0][1]
+
+
+def with_input(text: str) -> str:
+    """A request whose run has that text for an input."""
+    query = json.dumps(document(variant("createRun")))
+    least = '"runName": "a", "image": "b", "command": "c"'
+    return f'{{"query": {query}, "variables": {{"createRunData": {{"runInput": {{{least}, {text}}}}}}}}}'
+
+
+WRONG_JSON: list[tuple[str, str]] = [
+    ('"command": "d"', "says 'command' twice"),
+    (
+        '"parameters": {"n": ' + "9" * 310 + "}",
+        "runInput.parameters.n: is a number with more than 308 digits",
+    ),
+    (
+        '"parameters": {"n": -' + "9" * 9000 + "}",
+        "runInput.parameters.n: is a number with more than 308 digits",
+    ),
+    ('"parameters": {"x": ' + "[" * 30 + "]" * 30 + "}", "is nested more than 20 levels deep"),
+    ('"parameters": {"x": ' + "[" * 90_000 + "]" * 90_000 + "}", "is nested more than 20 levels deep"),
+    ('"parameters": {"x": [' + "0," * 10_000 + "0]}", "holds more than 10,000 values"),
+    ('"metadata": {"x": "a\\u0000b"}', "runInput.metadata.x: holds a NUL character"),
+    ('"metadata": {"x": "\\ud800"}', "runInput.metadata.x: holds half of a surrogate pair"),
+    ('"envVariables": [{"envKey": "A", "envValue": "' + "x" * 131_072 + '"}]', "envVariables[0]"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG_JSON)
+def test_json_that_cannot_be_kept_names_where_and_the_limit(ada: API, text: str, words: str) -> None:
+    ((code, message),) = errors(ada.post(with_input(text)))
+    assert code == 400
+    assert words in message
+    assert not Run.objects.exists()
 
 
 def test_values_that_do_not_fit_are_400(ada: API) -> None:
