@@ -389,6 +389,12 @@ class RunEvent(models.Model):
 class LogStream(models.Model):
     """One append-only sequence of bytes: (attempt, rank, stream). The bytes are files under LOG_ROOT."""
 
+    class KeptAs(models.TextChoices):
+        """What was done with its bytes; written by `runs.logs.keep` after it is done."""
+
+        SEGMENTS = "segments"
+        SEALED = "sealed"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="log_streams")
     rank = models.PositiveIntegerField()
@@ -415,6 +421,10 @@ class LogStream(models.Model):
     end_reason = models.CharField(max_length=30, blank=True)
     sha256 = models.CharField(max_length=64, blank=True)
 
+    kept_as = models.CharField(max_length=10, choices=KeptAs, default=KeptAs.SEGMENTS)
+    sealed_bytes = models.BigIntegerField(null=True)
+    """What it takes once it is sealed."""
+
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["attempt", "rank", "name"], name="log_stream_once"),
@@ -423,6 +433,10 @@ class LogStream(models.Model):
         indexes = [
             # Reader: collectors looking for streams to follow.
             models.Index(fields=["lease_until"], condition=Q(ended_at=None), name="log_stream_open"),
+            # Reader: those who seal, upload and remove what has ended.
+            models.Index(
+                fields=["kept_as", "ended_at"], condition=Q(ended_at__isnull=False), name="log_stream_kept"
+            ),
         ]
 
     def __str__(self) -> str:

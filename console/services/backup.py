@@ -2,7 +2,7 @@
 
     manifest.json   what this is, of which console, and the SHA-256 of every other file
     database.dump   PostgreSQL's own format, one consistent moment
-    logs/           segments and what lies beside them, as they were after that moment
+    logs/           segments, sealed logs and what lies beside them, as they were after that moment
     keys/           the master key and the others, and client.env
 
 The logs come after the database: bytes are in their file before the database says so, so every byte that the dump
@@ -175,15 +175,32 @@ def _run(program: str, *words: str) -> None:
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """A folder's files as they are now. Those that go away meanwhile belong to runs that were purged."""
+    """A folder's files as they are now. What goes away meanwhile belongs to runs that were purged, or has another
+    name by now: logs are sealed while they are copied."""
     to.mkdir(mode=0o700)
-    for path in _files(folder):
-        copy = to / path.relative_to(folder)
+    for where, _, _ in os.walk(folder):
+        while not _copy_files(Path(where), to / Path(where).relative_to(folder)):
+            pass
+
+
+def _copy_files(folder: Path, to: Path) -> bool:
+    """Copy those that are not there yet. False: one went away, and what it became must be looked for."""
+    try:
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+        paths = [path for path in paths if path.suffix != ".new"]  # not what it is going to be yet
+    except FileNotFoundError:
+        return True
+    for path in paths:
+        copy = to / path.name
+        if copy.exists():
+            continue
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             shutil.copyfile(path, copy)
         except FileNotFoundError:
             copy.unlink(missing_ok=True)
+            return False
+    return True
 
 
 def _files(folder: Path) -> Iterator[Path]:

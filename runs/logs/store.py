@@ -5,6 +5,7 @@
         marks                           (offset u64, time f64, source u8): when and from where
         lines                           every 64 KiB, how many lines lie before and the colour (`runs.logs.index`)
         errors                          (offset u64, line u64, kind u8) of lines that are errors
+        sealed.zst                      instead of the .log files, once the stream has ended (`runs.logs.keep`)
 
 How far a stream reaches is `LogStream.committed`, never the size of a file: past it there may be bytes
 of a writer that died, which the next one writes over.
@@ -28,6 +29,7 @@ from uuid import UUID
 from django.conf import settings
 
 from clusters.engines.base import Mark, Source
+from runs.logs import frames
 from runs.logs.findings import ErrorMark, Kind, Recogniser
 from runs.logs.index import IndexWriter, Records
 from runs.models import LogStream
@@ -44,6 +46,11 @@ class Location:
     """The folder of one stream."""
 
     folder: Path
+
+    @property
+    def sealed(self) -> Path:
+        """Once it is there it is complete, durable and checked: only then does it get this name."""
+        return self.folder / "sealed.zst"
 
     @property
     def marks(self) -> Path:
@@ -88,8 +95,31 @@ def read(where: Location, offset: int, limit: int, committed: int) -> bytes:
     Raises `FileNotFoundError` if bytes that were committed are not there.
     """
     end = min(offset + limit, committed)
+    if offset >= end:
+        return b""
+    try:
+        return _from_segments(where, offset, end)
+    except FileNotFoundError:
+        # Sealed, maybe a moment ago: the segments go only when all of it is there.
+        if not where.sealed.exists():
+            raise
+    data = frames.read(frames.File(where.sealed), offset, end)
+    if len(data) < end - offset:
+        raise FileNotFoundError(f"{where.sealed}: shorter than what was committed ({offset} of {committed})")
+    return data
+
+
+def blocks(where: Location, offset: int, committed: int) -> Iterator[bytes]:
+    """All bytes from `offset` on, 1 MiB at a time."""
+    while offset < committed:
+        data = read(where, offset, frames.FRAME, committed)
+        yield data
+        offset += len(data)
+
+
+def _from_segments(where: Location, offset: int, end: int) -> bytes:
     parts: list[bytes] = []
-    segments = where.segments() if offset < end else []
+    segments = where.segments()
     starts = [start for start, _ in segments]
     while offset < end:
         position = bisect_right(starts, offset) - 1
@@ -101,7 +131,7 @@ def read(where: Location, offset: int, limit: int, committed: int) -> bytes:
             file.seek(offset - start)
             data = file.read(stop - offset)
         if not data:
-            raise FileNotFoundError(f"{path}: shorter than what was committed ({offset} of {committed})")
+            raise FileNotFoundError(f"{path}: shorter than what was committed ({offset} of {end})")
         parts.append(data)
         offset += len(data)
     return b"".join(parts)
@@ -169,10 +199,10 @@ class Writer:
         self._hash = self._hash_of_committed()
         self._marks = self._files.enter_context(where.marks.open("ab"))
         self._errors = self._files.enter_context(where.errors.open("ab"))
-        for data in _blocks(where, self._recogniser.at, committed):
+        for data in blocks(where, self._recogniser.at, committed):
             self._note(self._recogniser.feed(data))
-        self._index.prime(b"".join(_blocks(where, self._index.lookback, self._index.at)))
-        for data in _blocks(where, self._index.at, committed):
+        self._index.prime(b"".join(blocks(where, self._index.lookback, self._index.at)))
+        for data in blocks(where, self._index.at, committed):
             self._index.feed(data)
         self._segment: int | None = None
         self._segment_start = 0
@@ -247,7 +277,7 @@ class Writer:
         path = self._where.folder / f"{start:020}.log"
         self._segment = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         self._segment_start = start
-        _sync_folder(self._where.folder)
+        sync_folder(self._where.folder)
 
     def _cut_off_marks(self) -> None:
         """These are appended to: what lies past the beginning would be there twice."""
@@ -263,19 +293,13 @@ class Writer:
     def _hash_of_committed(self) -> hashlib._Hash:
         """A hash's state cannot be stored: whoever takes a stream over reads it once more."""
         digest = hashlib.sha256()
-        for data in _blocks(self._where, 0, self.offset):
+        for data in blocks(self._where, 0, self.offset):
             digest.update(data)
         return digest
 
 
-def _blocks(where: Location, offset: int, committed: int) -> Iterator[bytes]:
-    while offset < committed:
-        data = read(where, offset, 2**20, committed)
-        yield data
-        offset += len(data)
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Names in it are durable when this returns."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -50,13 +50,15 @@ def write(
         writer.append(data, [])
     if end:
         writer.finish()
-    writer.close()
     LogStream.objects.filter(pk=stream.pk).update(
         committed=writer.offset,
         lines=writer.lines,
         findings=writer.findings,
         ended_at=timezone.now() if end else None,
+        end_reason="complete" if end else "",
+        sha256=writer.sha256 if end else "",
     )
+    writer.close()
     wake.streams_grew({stream.pk: (writer.offset, end)})
 
 
