@@ -72,9 +72,11 @@ class RunsMutation:
     def create_interactive_run(
         self, info: APIInfo, create_run_data: CreateInteractiveRunInput
     ) -> list[types.Run]:
-        given = create_run_data
-        run = commands.submit(info.context.caller, parse_interactive_input(given.run_input, given.seconds))
-        return load.show_new(run, load.asked(info))
+        given, seconds = create_run_data.run_input, create_run_data.seconds
+        request = parse_interactive_input(given, seconds)
+        return _make(
+            info, "createInteractiveRun", [given, seconds], lambda caller: commands.submit(caller, request)
+        )
 
     @strawberry.mutation(description="Start runs that have ended once more, each as a new attempt.")
     def start_runs(self, info: APIInfo, get_runs_data: GetRunsInput) -> list[types.Run]:

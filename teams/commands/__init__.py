@@ -8,6 +8,7 @@ from teams.commands.people import (
     create_api_key,
     create_team,
     create_user,
+    let_runs_submit,
     revoke_api_key,
 )
 from teams.commands.refused import Refused
@@ -22,6 +23,7 @@ __all__ = [
     "create_team",
     "create_user",
     "delete_secrets",
+    "let_runs_submit",
     "revoke_api_key",
     "rotate_master_key",
     "rotate_secret",

@@ -43,6 +43,16 @@ def add_member(team: Team, user: User, role: Role) -> Membership:
 
 
 @transaction.atomic
+def let_runs_submit(caller: Caller, team: Team, allowed: bool) -> None:
+    """Say whether the team's runs may submit further runs with their tokens. Counts from their next request on.
+    Idempotent. Raises `Refused` (403) for who is no admin of the team."""
+    if not caller.may(Action.MANAGE_MEMBERS, team.pk):
+        raise Refused("Only admins of the team may change what its runs may do.", code=403)
+    if Team.objects.filter(pk=team.pk).exclude(runs_may_submit=allowed).update(runs_may_submit=allowed):
+        audit.record(caller, "team.runs_may_submit", team.name, team_id=team.pk, allowed=allowed)
+
+
+@transaction.atomic
 def create_api_key(
     caller: Caller,
     team: Team,

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -57,6 +58,24 @@ def revoke_key(request: PageRequest, key_id: UUID) -> HttpResponse:
     except Refused as refused:
         raise Http404 from refused
     messages.success(request, "The key is revoked; nothing that uses it gets in any more.")
+    return redirect(request, reverse("teams:profile"))
+
+
+@require_POST
+@page
+def runs_may_submit(request: PageRequest, team_id: UUID) -> HttpResponse:
+    """The switch of a team that lets its runs submit further runs, or keeps them from it."""
+    team = request.caller.teams().filter(pk=team_id).first()
+    if team is None:
+        raise Http404("There is no such team among yours.")
+    allowed = request.POST.get("allowed") == "yes"
+    try:
+        commands.let_runs_submit(request.caller, team, allowed)
+    except Refused as refused:
+        raise PermissionDenied(refused.message) from refused
+    messages.success(
+        request, f"Runs of {team.name} may {'' if allowed else 'not '}submit further runs from now on."
+    )
     return redirect(request, reverse("teams:profile"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -153,3 +154,18 @@ async def test_sockets_take_it_and_end_with_it(world: World, run: Run) -> None:
         with pytest.raises(Failed) as failed:
             await socket.next()
         assert failed.value.code == 401
+
+
+def test_it_writes_events_of_its_run_and_of_no_other(world: World, run: Run, inside: API) -> None:
+    other = make_run(world.ada)
+
+    def write(name: str) -> Any:
+        given = {"runName": name, "eventType": "CHECKPOINT_SAVED", "eventData": {"step": 3}}
+        (event,) = inside.call(variant("createRunEvent"), createRunEventData=given)
+        return event
+
+    event = write(run.name)
+    assert (event["runId"], event["eventType"]) == (str(run.pk), "CHECKPOINT_SAVED")
+    with pytest.raises(Failed) as failed:
+        write(other.name)
+    assert refused_with(404, failed)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from teams.commands import create_api_key
-from teams.models import APIKey
+from teams.models import APIKey, AuditEntry
 from teams.queries import caller_by_key
 from tests.runs.conftest import world  # noqa: F401
 from tests.runs.views.pages import browser, htmx, plain_static  # noqa: F401
@@ -61,3 +61,29 @@ def test_only_its_owner_sees_and_revokes_a_key(world: World) -> None:  # noqa: F
 def test_it_shows_teams_with_roles(world: World) -> None:  # noqa: F811
     memberships = browser(world.max).get("/profile").context["memberships"]
     assert [(row.team, row.role) for row in memberships] == [(world.vision, "admin")]
+
+
+def test_an_admin_says_whether_the_teams_runs_submit_runs(world: World) -> None:  # noqa: F811
+    url = f"/profile/teams/{world.vision.pk}/runs"
+    admin = browser(world.max)
+    assert "may submit further runs" in admin.get("/profile").content.decode()
+    for allowed, words in (("no", "may not submit further runs"), ("yes", "may submit further runs")):
+        assert words in admin.post(url, {"allowed": allowed}, follow=True).content.decode()
+        world.vision.refresh_from_db()
+        assert world.vision.runs_may_submit is (allowed == "yes")
+    admin.post(url, {"allowed": "yes"})  # as it is: nothing to record
+    entries = AuditEntry.objects.filter(action="team.runs_may_submit").order_by("id")
+    assert [(entry.actor, entry.target, entry.data["allowed"]) for entry in entries] == [
+        ("max@example.com", "vision", False),
+        ("max@example.com", "vision", True),
+    ]
+
+
+def test_nobody_else_says_so(world: World) -> None:  # noqa: F811
+    for caller, status in ((world.ada, 403), (world.vera, 403), (world.olaf, 404)):
+        page = browser(caller)
+        assert page.post(f"/profile/teams/{world.vision.pk}/runs", {"allowed": "no"}).status_code == status
+    assert "Forbid it" not in browser(world.ada).get("/profile").content.decode()
+    world.vision.refresh_from_db()
+    assert world.vision.runs_may_submit
+    assert not AuditEntry.objects.filter(action="team.runs_may_submit").exists()

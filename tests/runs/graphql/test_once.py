@@ -325,3 +325,16 @@ def test_an_owner_lives_until_its_connection_ends(transactional_db: None) -> Non
     await_that(lambda: process.number() != second)
     assert owner.lives(process.number())
     process.renounce()
+
+
+def test_an_interactive_run_is_made_once_for_a_key_too(ada: API) -> None:
+    def make(key: str, seconds: int) -> Any:
+        which = document(variant("createInteractiveRun"))
+        given = {"createRunData": {"runInput": {"runName": "look"}, "seconds": seconds}}
+        return ada.post({"query": which, "variables": given}, **{"Idempotency-Key": key}).json()
+
+    first = make("a", 60)
+    assert make("a", 60) == first
+    assert make("b", 60) != first
+    assert make("a", 90)["errors"][0]["extensions"]["code"] == 409
+    assert Run.objects.count() == 2
