@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,6 @@ from uuid import UUID
 from channels.db import database_sync_to_async
 
 from runs.consumers.socket import PageSocket
-from runs.logs import store
 from runs.logs.stream import follow
 from runs.models import LogStream
 from teams.queries import Caller
@@ -44,7 +42,6 @@ class LogConsumer(PageSocket):
     async def pump(self) -> None:
         stream = self._stream
         assert stream is not None
-        where = store.location(stream)
         first = _first(self.query("from"), stream.committed)
         started = stream.attempt.started_at
         await self.send_json(
@@ -56,12 +53,10 @@ class LogConsumer(PageSocket):
         )
         last_mark = -1
         async for frame in follow(stream.pk, first, follow=True):
-            end = frame.offset + len(frame.data)
-            marks = await asyncio.to_thread(store.marks, where, frame.offset, end)
             # The mark in force at the beginning was sent with the frame before, mostly.
-            fresh = [[mark.offset, mark.time, mark.source] for mark in marks if mark.offset > last_mark]
+            fresh = [[mark.offset, mark.time, mark.source] for mark in frame.marks if mark.offset > last_mark]
             if fresh:
-                last_mark = marks[-1].offset
+                last_mark = frame.marks[-1].offset
                 await self.send_json({"marks": fresh})
             await self.send(bytes_data=_OFFSET.pack(frame.offset) + frame.data)
         await self.send_json({"end": await _end_record(stream.pk)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -10,7 +11,9 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 
+from clusters.engines.base import Mark
 from runs.logs import store
+from runs.logs.store import Location
 from runs.models import LogStream
 from runs.states import Status
 from runs.wake import Mailbox, hub
@@ -34,10 +37,15 @@ def _in_any_thread(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
 
 @dataclass(frozen=True)
 class Frame:
-    """Bytes of a stream, as the rank wrote them, from `offset` on."""
+    """Bytes of a stream, as the rank wrote them, from `offset` on, and the marks in force for them."""
 
     offset: int
     data: bytes
+    marks: tuple[Mark, ...]
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,51 @@ class _Reach:
     committed: int
     sealed: bool
     terminal: bool
+
+
+class _Reads:
+    """What followers of the same stream want at the same moment is read once: five hundred of them, woken by one
+    hint, would otherwise go to the disk one by one. Bytes that are committed never change, so what was read may
+    be handed out for as long as there is room for it.
+    """
+
+    KEPT = 64
+
+    def __init__(self) -> None:
+        self._frames: OrderedDict[tuple[UUID, int, int], asyncio.Task[Frame]] = OrderedDict()
+
+    async def frame(self, stream_id: UUID, where: Location, offset: int, committed: int) -> Frame:
+        """At most `FRAME` bytes from `offset` on."""
+        key = stream_id, offset, min(committed, offset + FRAME)
+        task = self._frames.get(key)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(_frame, where, offset, key[2]))
+            self._frames[key] = task
+            if len(self._frames) > self.KEPT:
+                self._frames.popitem(last=False)
+        try:
+            # Who leaves must not take the others' read along.
+            return await asyncio.shield(task)
+        except Exception:
+            self._frames.pop(key, None)
+            raise
+
+
+def _frame(where: Location, offset: int, end: int) -> Frame:
+    data = store.read(where, offset, end - offset, end)
+    return Frame(offset, data, tuple(store.marks(where, offset, offset + len(data))))
+
+
+_reads: dict[asyncio.AbstractEventLoop, _Reads] = {}
+
+
+def _reads_of_this_loop() -> _Reads:
+    """One in a process, but for tests that make loops of their own."""
+    loop = asyncio.get_running_loop()
+    if loop not in _reads:
+        _reads.clear()
+        _reads[loop] = _Reads()
+    return _reads[loop]
 
 
 async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncGenerator[Frame, None]:
@@ -56,14 +109,14 @@ async def follow(stream_id: UUID, offset: int, *, follow: bool) -> AsyncGenerato
     """
     async with hub().subscribe(f"stream:{stream_id}") as mailbox:
         stream = await _stream(stream_id)
-        where = store.location(stream)
+        where, reads = store.location(stream), _reads_of_this_loop()
         deadline = asyncio.get_running_loop().time() + SEAL_WITHIN
         reach = await _reach(stream_id)
         while True:
             while offset < reach.committed:
-                data = await asyncio.to_thread(store.read, where, offset, FRAME, reach.committed)
-                yield Frame(offset, data)
-                offset += len(data)
+                frame = await reads.frame(stream_id, where, offset, reach.committed)
+                yield frame
+                offset = frame.end
             if reach.sealed:
                 return
             if not follow and not reach.terminal:

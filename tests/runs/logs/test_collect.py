@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -166,6 +167,33 @@ async def test_a_reader_that_comes_back_at_its_offset_goes_on_there(world: World
     for offset in range(12):
         frames = [frame.data async for frame in follow(stream.pk, offset, follow=True)]
         assert b"".join(frames) == b"0123456789\n"[offset:]
+
+
+async def test_what_many_read_at_the_same_moment_is_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Collecting():
+        run = await ended(world, "echo 0123456789")
+        await eventually(lambda: sealed(run))
+    stream = await LogStream.objects.aget(attempt__run=run)
+    reads, real = [], store.read
+
+    def counted(*args: Any) -> bytes:
+        reads.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(store, "read", counted)
+
+    async def read() -> bytes:
+        return b"".join([frame.data async for frame in follow(stream.pk, 0, follow=True)])
+
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(read()) for _ in range(100)]
+        leaver = group.create_task(read())
+        await asyncio.sleep(0)
+        leaver.cancel()
+    assert {reader.result() for reader in readers} == {b"0123456789\n"}
+    assert len(reads) == 1
 
 
 async def test_reading_without_following_still_waits_for_the_last_bytes_of_what_has_ended(
