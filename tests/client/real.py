@@ -49,9 +49,9 @@ class Client:
             **self.env,
         }
 
-    def mcli(self, *words: str, timeout: float = 90, ok: bool = True) -> str:
+    def mcli(self, *words: str, timeout: float = 90, ok: bool = True, program: str = "mcli") -> str:
         """Run `mcli …`; what it printed on both streams. Fails on an exit code that was not expected."""
-        return self._run([str(HOME / "bin" / "mcli"), *words], timeout, ok)
+        return self._run([str(HOME / "bin" / program), *words], timeout, ok)
 
     def python(self, code: str, *, timeout: float = 90, ok: bool = True) -> str:
         return self._run([str(HOME / "bin" / "python"), "-c", code], timeout, ok)
