@@ -364,3 +364,22 @@ def open_streams(attempt: Attempt, names: Iterable[str]) -> None:
         [LogStream(attempt=attempt, rank=rank, name=name) for rank in ranks for name in names],
         ignore_conflicts=True,
     )
+
+
+def setup_went_on(
+    attempt: Attempt, rank: int, before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write an event for each step before a rank's command that has ended since. In the caller's transaction."""
+    ended = {index for index, step in enumerate(before) if step["ended_at"]}
+    on = f" on rank {rank}" if attempt.nodes > 1 else ""
+    for index, step in enumerate(now):
+        if step["ended_at"] is None or index in ended:
+            continue
+        began, end = (datetime.fromisoformat(step[name]) for name in ("started_at", "ended_at"))
+        took = f"{(end - began).total_seconds():.1f} s"
+        if step["exit_code"]:
+            kind = "INTEGRATION_FAILED"
+            said = f"{step['name']} failed{on} after {took}: {step['command']} ended with exit code {step['exit_code']}"
+        else:
+            kind, said = "INTEGRATION_DONE", f"{step['name']} done{on} in {took}"
+        RunEvent.objects.create(run_id=attempt.run_id, attempt=attempt, type=kind, message=said, at=end)

@@ -325,6 +325,8 @@ class NodeState(models.Model):
     message = models.TextField(blank=True)
     stopped = models.BooleanField(default=False)
     """Ended because Runyard ended it, in consequence of something else."""
+    setup = models.JSONField(default=list)
+    """The steps before its command that have begun: name, started_at, ended_at, exit_code, command."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["attempt", "rank"], name="node_state_of_rank")]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
+
+from clusters.engines.setup import AptPackages, GitRepo, PipPackages, SetupStep
 
 
 class Status(StrEnum):
@@ -189,3 +192,42 @@ def tracker_environment(integrations: Iterable[Mapping[str, Any]] | None, run_na
         if one["type"] in TRACKERS:
             env |= TRACKERS[one["type"]].environment(one.get("params") or {}, run_name)
     return env
+
+
+def steps_of(integrations: Iterable[Mapping[str, Any]] | None) -> tuple[SetupStep, ...]:
+    """What is done before the command, in order, of a list that was checked."""
+    steps: list[SetupStep] = []
+    for one in integrations or ():
+        params = {name: value for name, value in (one.get("params") or {}).items() if value is not None}
+        match one["type"]:
+            case "git_repo":
+                steps.append(repository(params))
+            case "pip_packages":
+                steps.append(
+                    PipPackages(tuple(params["packages"]), flag(params.get("upgrade", False)) or False)
+                )
+            case "apt_packages":
+                steps.append(AptPackages(tuple(params["packages"])))
+    return tuple(steps)
+
+
+def repository(params: Mapping[str, Any]) -> GitRepo:
+    """Of the parameters of a `git_repo` that were checked, without those that are null."""
+    return GitRepo(
+        repo=params["gitRepo"].removesuffix(".git"),
+        host=params.get("host") or "github.com",
+        branch=params.get("gitBranch") or "",
+        commit=params.get("gitCommit") or "",
+        path=(params.get("path") or "").rstrip("/").removeprefix("./"),
+        ssh=flag(params.get("sshClone", True)) is not False,
+        recursive=bool(flag(params.get("gitCloneRecursive", False))),
+        # An environment of the run's own is the user's already.
+        pip_install=tuple(word for word in shlex.split(params.get("pipInstall") or "") if word != "--user"),
+    )
+
+
+def flag(value: Any) -> bool | None:
+    """`sshClone` arrives as a text from users of the client's Python. None: it is neither."""
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None

@@ -19,6 +19,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
+from clusters.engines.setup import SetupStep
+
 TIMEOUTS: Mapping[str, float] = {
     "launch": 10.0,
     "observe": 5.0,
@@ -117,6 +119,8 @@ class LaunchSpec:
     """One for each rank on engines whose queue is Runyard's own (`places` is false); else empty."""
     pull_credentials: tuple[PullCredential, ...] = ()
     """For engines that pull the image; the others have no use for them."""
+    setup: tuple[SetupStep, ...] = ()
+    """What every rank does before its command, in this order; a step that fails ends the rank."""
     log_quota: int = 5 * 2**30
     """Bytes of output kept for each stream; what comes later is counted and said, not kept."""
 
@@ -144,6 +148,25 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SetupResult:
+    """What became of one step of a rank's setup."""
+
+    name: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    command: str = ""
+    """The last of its commands that ran: the one that failed, if it failed."""
+
+    @property
+    def failure(self) -> str:
+        """What the message of a rank says that ended for this step."""
+        if self.exit_code is None:
+            return f"{self.name} had not ended when its rank did"
+        return f"{self.name}: {self.command} ended with exit code {self.exit_code}"
+
+
+@dataclass(frozen=True, slots=True)
 class RankObservation:
     rank: int
     phase: Phase
@@ -164,6 +187,9 @@ class RankObservation:
     """It ended after TERM or KILL was sent to it on Runyard's behalf."""
     streams: tuple[str, ...] = ()
     """The streams that it has begun to write beside MAIN, as `read_logs` names them. All of them once it is EXITED."""
+    setup: tuple[SetupResult, ...] = ()
+    """The steps of its setup that have begun, in order. A rank that one of them ended has the reason
+    IntegrationFailed, and the step's `failure` as its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +286,8 @@ class Duplex(Protocol):
 
 MAIN = "MAIN"
 """The stream of the run's own command: stdout and stderr, in the order in which they were read."""
+SETUP = "setup"
+"""The stream of what is done before the command, on ranks of attempts with `LaunchSpec.setup`."""
 
 
 def gpu_stream(local_rank: int) -> str:
@@ -275,6 +303,8 @@ class Engine(ABC):
     kind: ClassVar[str]
     places: ClassVar[bool]
     """True where the engine queues and places by itself (Kubernetes, Slurm); false where Runyard does."""
+    refused_setup: ClassVar[Mapping[str, str]] = {}
+    """Kinds of `SetupStep` that it cannot carry out → why not, and what to do instead."""
 
     @abstractmethod
     async def launch(self, spec: LaunchSpec, key: str) -> Handle:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from clusters.connect import connect
 from clusters.engines import failpoints
 from clusters.models import Cluster
 from clusters.queries import Pool, pool
@@ -80,6 +81,7 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
         )
     cluster = _choose_cluster(team, request.compute.cluster)
     wanted = _fit(cluster, request.compute)
+    _refuse_setup(cluster, request)
     for _ in range(5):
         run = Run(
             name=f"{request.name}-{''.join(secrets.choice(SUFFIX_ALPHABET) for _ in range(6))}",
@@ -118,6 +120,17 @@ def submit(caller: Caller, request: RunRequest, *, team: Team | None = None) -> 
             continue  # one in two thousand million suffixes: draw another
         return run
     raise Refused("No free name was found; submit again.", code=503)
+
+
+def _refuse_setup(cluster: Cluster, request: RunRequest) -> None:
+    """Refuse what the cluster's engine cannot do before a command."""
+    refused = connect(cluster).refused_setup
+    for index, one in enumerate(request.submitted.get("integrations") or ()):
+        if one["type"] in refused:
+            raise _refuse(
+                f"integrations[{index}]",
+                f"{one['type']} cannot be had on {cluster.name}: {refused[one['type']]}",
+            )
 
 
 def _parent(caller: Caller, request: RunRequest) -> Run | None:

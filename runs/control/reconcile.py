@@ -22,12 +22,14 @@ from clusters.connect import call, connect
 from clusters.engines import failpoints
 from clusters.engines.base import (
     MAIN,
+    SETUP,
     Engine,
     EngineUnavailable,
     Handle,
     LaunchRejected,
     Observation,
     Phase,
+    SetupResult,
 )
 from clusters.states import STALE_AFTER
 from runs import commands, lifecycle, queries, unseal, wake
@@ -263,7 +265,8 @@ def act(attempt: Attempt, engine: Engine, action: decide.Action, token: UUID, no
 def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> None:
     failpoints.reached("launch.before")
     try:
-        handle = call("launch", engine.launch(launch_spec(attempt), str(attempt.pk)))
+        spec = launch_spec(attempt)
+        handle = call("launch", engine.launch(spec, str(attempt.pk)))
     except CannotOpen as problem:
         message = f"{decide.explain(Reason.MISSING_SECRET, '')} {problem}"
         ending = Ending(Reason.MISSING_SECRET, message, evidence={"vault": str(problem)})
@@ -283,7 +286,7 @@ def _launch(attempt: Attempt, engine: Engine, token: UUID, now: datetime) -> Non
         if not held.update(handle=dict(handle.data)):
             raise Stale
         failpoints.reached("launch.handle_written")
-        lifecycle.open_streams(attempt, [MAIN])
+        lifecycle.open_streams(attempt, [MAIN, SETUP] if spec.setup else [MAIN])
         failpoints.reached("launch.streams_written")
     failpoints.reached("launch.stored")
     wake.streams_opened()
@@ -382,6 +385,7 @@ def note(attempt: Attempt, seen: Observation) -> None:
             "reason": rank.reason or "",
             "message": rank.message,
             "stopped": rank.stopped,
+            "setup": [_step_of(step) for step in rank.setup],
         }
         row = known.get(rank.rank)
         if row is None:
@@ -389,9 +393,23 @@ def note(attempt: Attempt, seen: Observation) -> None:
         elif row.phase != Phase.EXITED and any(
             getattr(row, name) != value for name, value in columns.items()
         ):
-            NodeState.objects.filter(pk=row.pk).update(**columns)
+            with transaction.atomic():
+                NodeState.objects.filter(pk=row.pk).update(**columns)
+                if row.setup != columns["setup"]:
+                    lifecycle.setup_went_on(attempt, rank.rank, row.setup, columns["setup"])
         else:
             continue
-        # With one rank the status moves with it, and says so itself.
-        if attempt.nodes > 1:
+        # With one rank the status moves with it, and says so itself; not so the steps before its command.
+        if attempt.nodes > 1 or rank.setup:
             wake.run_changed(attempt.run_id, attempt.run.team_id, attempt.status)
+
+
+def _step_of(step: SetupResult) -> dict[str, Any]:
+    """A step of a rank's setup as plain data."""
+    return {
+        "name": step.name,
+        "started_at": step.started_at.isoformat(),
+        "ended_at": step.ended_at.isoformat() if step.ended_at else None,
+        "exit_code": step.exit_code,
+        "command": step.command,
+    }

@@ -10,7 +10,7 @@ from runs import unseal
 from runs.control.inject import inject
 from runs.control.place import placements_of
 from runs.models import Attempt, RunToken
-from runs.states import tracker_environment
+from runs.states import steps_of, tracker_environment
 from teams.crypto import hash_api_key, new_run_token
 from teams.unseal import for_run, note_use
 
@@ -61,5 +61,6 @@ def launch_spec(attempt: Attempt) -> LaunchSpec:
         ),
         pull_credentials=tuple(injection.pull_credentials),
         placements=placements_of(attempt),
+        setup=steps_of(spec.submitted.get("integrations")),
         log_quota=settings.RUNYARD_LOG_QUOTA,
     )

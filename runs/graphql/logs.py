@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from clusters.engines.base import MAIN, gpu_stream
+from clusters.engines.base import MAIN, SETUP, gpu_stream
 from runs import queries
 from runs.graphql.inputs import GetRunLogsInput
 from runs.graphql.types import LogChunk
@@ -23,7 +23,7 @@ from runs.logs.stream import follow as frames
 from runs.logs.telling import most_telling
 from runs.logs.text import TextCutter, tail_offset
 from runs.models import Attempt, LogStream
-from runs.states import Status
+from runs.states import Reason, Status
 from runs.wake import hub
 from teams.commands import Refused
 from teams.graphql import Long
@@ -140,7 +140,9 @@ def _choose(attempt: Attempt, wanted: GetRunLogsInput) -> LogStream | None:
         raise Refused(f"Run {wanted.name} has no node rank {rank}: there is {_span(ranks)}.", code=404)
     if local is None and wanted.container_name is None and wanted.exception_only:
         return most_telling(of_rank.values())
-    own = (wanted.container_name or MAIN).upper()
+    # Where the command was never started, what there is to read is what was done before it.
+    unstarted = attempt.reason == Reason.INTEGRATION_FAILED and not of_rank[MAIN].committed
+    own = (wanted.container_name or (SETUP if unstarted and SETUP.upper() in of_rank else MAIN)).upper()
     # The first process of a node writes to the rank's own output; the others do where nobody set up a file for them.
     name = own if local is None else gpu_stream(local).upper()
     found = of_rank.get(name) or (of_rank.get(own) if local == 0 else None)

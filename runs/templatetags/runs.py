@@ -54,6 +54,8 @@ _EVENTS: Mapping[str, tuple[str, str]] = {
     "RETRIES_STOPPED": ("refresh-off", "red"),
     "TAKEN_UP_LATE": ("eye-off", "orange"),
     "DELETED": ("trash", "red"),
+    "INTEGRATION_DONE": ("package", "cyan"),
+    "INTEGRATION_FAILED": ("package-off", "red"),
     "DATA_VALIDATED": ("checks", "cyan"),
     "MODEL_INITIALIZED": ("box-model", "cyan"),
     "TRAIN_STARTED": ("trending-up", "blue"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from clusters.engines.base import MAIN
+from clusters.engines.base import MAIN, SETUP
 from runs import queries
 from runs.logs import store
 from runs.logs.telling import most_telling
@@ -21,6 +21,8 @@ from runs.states import ImagePullCase, Reason, Status
 
 MOST_OF_TRACEBACK = 24 * 2**10
 """Bytes of a traceback on the page; of a longer one its beginning and its end."""
+MOST_OF_END = 8 * 2**10
+LINES_OF_END = 20
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -61,6 +63,8 @@ class Failure:
     sign: LogPlace | None
     traceback: LogPlace | None
     last_traceback: LogPlace | None
+    setup_output: LogPlace | None
+    """The end of what was written before the command, where that failed."""
     last_words: LogPlace | None
     """The last line of the log, where there is no traceback."""
     log_incomplete: bool
@@ -88,9 +92,10 @@ def failure_of(run: Run, attempt: Attempt, ranks: Sequence[NodeState], last_inde
         else ("It ended.", "")
     )
     first = queries.first_failed_rank(attempt) if ranks else None
-    stream = most_telling(queries.streams_of(attempt).filter(rank=first)) if first is not None else None
+    failed_before = reason is Reason.INTEGRATION_FAILED
+    stream = _telling(attempt, first, failed_before) if first is not None else None
     log = _Log(run, attempt, stream) if stream is not None else None
-    traceback = log.traceback("first") if log else None
+    traceback = log.traceback("first") if log and not failed_before else None
     if reason is Reason.ERROR and log is not None and not log.incomplete and traceback is None:
         remedy = "Read the end of the log of the first failed rank."
     observed = "exit_codes" in attempt.evidence
@@ -105,13 +110,21 @@ def failure_of(run: Run, attempt: Attempt, ranks: Sequence[NodeState], last_inde
         sign=log.sign(attempt.evidence) if log else None,
         traceback=traceback,
         last_traceback=log.traceback("last") if log and traceback else None,
-        last_words=log.last_words() if log and not traceback else None,
+        setup_output=log.end() if log and failed_before else None,
+        last_words=log.last_words() if log and not traceback and not failed_before else None,
         log_incomplete=log.incomplete if log else False,
         engine=_engine(attempt),
         message="" if observed and attempt.status == Status.FAILED else _message(attempt, sentence),
         again=_again(run, attempt, explanation, last_index),
         first_rank=first,
     )
+
+
+def _telling(attempt: Attempt, rank: int, failed_before: bool) -> LogStream | None:
+    """The log of a rank that says most; where a step before its command failed, that of the steps."""
+    streams = list(queries.streams_of(attempt).filter(rank=rank))
+    steps = [stream for stream in streams if stream.name == SETUP] if failed_before else []
+    return most_telling(steps or streams)
 
 
 def _where(first: int | None, ranks: Sequence[NodeState], attempt: Attempt) -> str:
@@ -207,6 +220,19 @@ class _Log:
             return None
         text, cut = self._read(found["offset"], found["end"])
         return self._place(found["line"], text or found["text"], cut=cut)
+
+    def end(self) -> LogPlace | None:
+        """Its last lines."""
+        committed = self._stream.committed
+        start = max(0, committed - MOST_OF_END)
+        try:
+            text = _clean(store.read(store.location(self._stream), start, committed - start, committed))
+        except OSError:
+            return None
+        lines = text.split("\n")[start > 0 :]
+        shown = lines[-LINES_OF_END:]
+        line = max(1, self._stream.lines - len(shown) + 1)
+        return self._place(line, "\n".join(shown), cut=start > 0 or len(shown) < len(lines))
 
     def last_words(self) -> LogPlace | None:
         found = self._stream.findings.get("end")

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clusters.engines.setup import AptPackages, GitRepo, PipPackages
 from runs.commands import Compute
 from runs.forms import parse_interactive_input, parse_run_input, parse_run_yaml, to_yaml
-from runs.states import Priority, RunType, tracker_environment
+from runs.states import Priority, RunType, steps_of, tracker_environment
 from teams.commands import Refused
 
 LEAST = {"runName": "hello", "image": "python:3.12", "command": "true"}
@@ -172,9 +173,6 @@ def test_variables_are_checked(row: Any) -> None:
 
 
 def test_what_this_version_does_not_do_is_refused() -> None:
-    for kind in ("git_repo", "pip_packages", "apt_packages"):
-        text = problem(integrations=[{"type": kind, "params": {}}])
-        assert text.startswith(f"integrations: this version of Runyard does not carry out {kind} yet")
     assert problem(dependentDeployment={"image": "a"}).startswith("dependentDeployment: ")
     parse_run_input({**LEAST, "integrations": [], "dependentDeployment": {}})
 
@@ -197,7 +195,80 @@ WRONG_INTEGRATIONS: list[tuple[Any, str]] = [
         "integrations[0].params.tags: must be a list of texts",
     ),
     ([{"type": "wandb", "params": {"project": "p"}}] * 2, "integrations[0]: wandb is there 2 times"),
+    ([{"type": "git_repo", "params": {}}], "integrations[0].params.gitRepo: must be organisation/name"),
+    (
+        [{"type": "git_repo", "params": {"gitRepo": "a/b", "gitBrnch": "x"}}],
+        "integrations[0].params.gitBrnch: git_repo has no such parameter; did you mean gitBranch?",
+    ),
+    ([{"type": "git_repo", "params": {"gitRepo": "a/b"}}] * 2, "integrations[1].params.path: b is another"),
+    (
+        [{"type": "pip_packages", "params": {"packages": []}}],
+        "integrations[0].params.packages: must be a list",
+    ),
+    (
+        [{"type": "pip_packages", "params": {"packages": ["a", "--target=/"]}}],
+        "integrations[0].params.packages[1]: must be a package such as numpy",
+    ),
+    (
+        [{"type": "pip_packages", "params": {"packages": ["a"], "upgrade": 1}}],
+        "integrations[0].params.upgrade: ",
+    ),
+    (
+        [{"type": "apt_packages", "params": {"packages": ["-o=Dpkg::x"]}}],
+        "integrations[0].params.packages[0]: must be the name of a package of the system",
+    ),
 ]
+
+WRONG_REPOSITORIES = [
+    *({"gitRepo": repo} for repo in (
+        "ext::sh -c id", "--upload-pack=id", "file:///etc", "https://me:planted@host.test/a/b", "-u/a", "a", "a/-b",
+        "a/../b", "../a/b", "a/b\n", "a/b;id", "a/$(id)", 3,
+    )),
+    *({"host": host} for host in (
+        "-oProxyCommand=id", "me@host", "https://host", "host/path", "host:22:x", "[::ffff:127.0.0.1]", "", "a b",
+    )),
+    *({"gitBranch": branch} for branch in ("--upload-pack=id", "-b", "a b", "a\nb", "a..b/../c", "")),
+    *({"gitCommit": commit} for commit in ("--force", "HEAD", "main", "abc", "g" * 40)),
+    *({"path": path} for path in (
+        "/etc", "../x", "a/../../x", "-x", "a/-x", "~/x", ".", "./", ".venv", ".venv/x", "a\0b", "$HOME",
+    )),
+    *({"pipInstall": given} for given in ("--target=/ .", "--prefix /usr .", "-t / .", "--python x .", "'", ["."])),
+    {"sshClone": "perhaps"},
+    {"gitCloneRecursive": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("params", WRONG_REPOSITORIES, ids=str)
+def test_no_name_of_a_repository_is_an_option_a_program_or_a_way_out(params: dict[str, Any]) -> None:
+    (name,) = params
+    text = problem(integrations=[{"type": "git_repo", "params": {"gitRepo": "acme/tool", **params}}])
+    assert text.startswith(f"integrations[0].params.{name}: ")
+    assert "planted" not in text
+
+
+def test_steps_before_the_command_are_what_was_written() -> None:
+    text = (
+        "name: hello\nimage: python:3.12\ncommand: 'true'\nintegrations:\n"
+        "- integration_type: git_repo\n  git_repo: acme/tool\n  git_branch: v1.0\n  ssh_clone: 'False'\n"
+        "  pip_install: --user -e .[dev]\n"
+        "- integration_type: git_repo\n  git_repo: acme/group/other.git\n  git_commit: 0123abcd\n"
+        "  path: ./deep/er/\n  host: git.test:2222\n"
+        "- integration_type: pip_packages\n  packages: [numpy==2.1, 'a @ https://host.test/a.whl']\n  upgrade: true\n"
+        "- integration_type: apt_packages\n  packages: [libaio-dev, g++=4:12.2]\n"
+    )
+    request = parse_run_yaml(text)
+    assert steps_of(request.submitted["integrations"]) == (
+        GitRepo("acme/tool", branch="v1.0", ssh=False, pip_install=("-e", ".[dev]")),
+        GitRepo("acme/group/other", host="git.test:2222", commit="0123abcd", path="deep/er"),
+        PipPackages(("numpy==2.1", "a @ https://host.test/a.whl"), upgrade=True),
+        AptPackages(("libaio-dev", "g++=4:12.2")),
+    )
+
+
+def test_a_repository_is_reached_by_ssh_unless_it_is_said_otherwise() -> None:
+    assert GitRepo("acme/tool").url == "git@github.com:acme/tool.git"
+    assert GitRepo("acme/tool", host="git.test:2222").url == "ssh://git@git.test:2222/acme/tool.git"
+    assert GitRepo("acme/tool", ssh=False).url == "https://github.com/acme/tool.git"
 
 
 @pytest.mark.parametrize(("given", "text"), WRONG_INTEGRATIONS)

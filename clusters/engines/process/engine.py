@@ -13,6 +13,7 @@ from typing import Any
 
 from clusters.engines.base import (
     MAIN,
+    SETUP,
     AttachRefused,
     Capacity,
     Duplex,
@@ -25,7 +26,18 @@ from clusters.engines.base import (
     Observation,
     gpu_stream,
 )
-from clusters.engines.process import attach, claims, gpu_logs, host, launch, outcome, spawner, stop
+from clusters.engines.process import (
+    attach,
+    claims,
+    gpu_logs,
+    host,
+    launch,
+    outcome,
+    setup,
+    spawner,
+    spool,
+    stop,
+)
 from clusters.engines.process.config import Config, parse
 from clusters.engines.process.layout import SOCKET_ROOM, Attempt, Cluster
 from clusters.engines.process.logs import FileReader, Reader
@@ -44,6 +56,7 @@ class ProcessEngine(Engine):
 
     kind = "process"
     places = False
+    refused_setup = launch.REFUSED_SETUP
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -93,7 +106,8 @@ class ProcessEngine(Engine):
         offset: int,
         stored: Callable[[], int] | None = None,
     ) -> AsyncIterator[LogChunk]:
-        """MAIN, and gpu-N where the rank has such a file; any other stream is complete and empty."""
+        """MAIN, setup where the attempt has steps, and gpu-N where the rank has such a file; any other stream is
+        complete and empty."""
         self._require_host()
         attempt = self._attempt(handle.key)
         if rank not in attempt.ranks():
@@ -108,7 +122,7 @@ class ProcessEngine(Engine):
                 while True:
                     changed.clear()
                     # Asked before reading: what is there after the end was there before it.
-                    ended = (folder / "exit.json").exists()
+                    ended = (folder / "exit.json").exists() or (stream == SETUP and setup.over(folder))
                     try:
                         chunk = await asyncio.to_thread(reader.next)
                     except FileNotFoundError:
@@ -241,6 +255,8 @@ def _reader(
     folder = attempt.rank(rank)
     if stream == MAIN:
         return Reader(folder, offset), (folder,)
+    if stream == SETUP and setup.has_steps(folder):
+        return Reader(folder, offset, spool.SETUP), (folder,)
     number = next((number for number in range(gpu_logs.MOST) if gpu_stream(number) == stream), None)
     if number is None:
         raise FileNotFoundError(stream)

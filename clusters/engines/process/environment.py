@@ -9,6 +9,7 @@ from pathlib import Path
 from clusters.engines.base import LaunchSpec, Placement, file_variables, rank_environment
 from clusters.engines.process import gpu_logs
 from clusters.engines.process.layout import Attempt
+from clusters.engines.setup import VENV
 
 MASTER_ADDR = "127.0.0.1"
 
@@ -34,10 +35,11 @@ def environment(
     }
     gpus = ",".join(str(index) for index in placement(spec, rank).gpus)
     files = file_variables(spec.files, lambda path: str(attempt.mounted(path)))
+    own = {**defaults, **spec.env, **spec.secrets}
+    if any(step.uses_pip for step in spec.setup):
+        own |= {"PATH": f"{home}/{VENV}/bin:{own['PATH']}", "VIRTUAL_ENV": f"{home}/{VENV}"}
     return {
-        **defaults,
-        **spec.env,
-        **spec.secrets,
+        **own,
         "CUDA_VISIBLE_DEVICES": gpus,
         "NVIDIA_VISIBLE_DEVICES": gpus or "void",
         **files,
@@ -45,6 +47,12 @@ def environment(
         "MOSAICML_GPU_LOG_FILE_PREFIX": gpu_logs.PREFIX,
         "RUNYARD_ATTEMPT": attempt.key,
     }
+
+
+def variable(spec: LaunchSpec, name: str) -> str:
+    """What a run, its secrets or its files set a variable to; "" if none does. Of a file: with its place open."""
+    of_files = (file.variables[name] for file in spec.files if name in file.variables)
+    return next(of_files, "") or spec.secrets.get(name) or spec.env.get(name) or ""
 
 
 def placement(spec: LaunchSpec, rank: int) -> Placement:

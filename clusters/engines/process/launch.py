@@ -15,11 +15,12 @@ from pathlib import Path
 
 from clusters.engines import failpoints
 from clusters.engines.base import EngineUnavailable, LaunchRejected, LaunchSpec, placed_content
-from clusters.engines.process import claims, host, procfs, spawner
+from clusters.engines.process import claims, host, procfs, setup, spawner
 from clusters.engines.process.config import Config
-from clusters.engines.process.environment import environment, placement
+from clusters.engines.process.environment import environment, placement, variable
 from clusters.engines.process.layout import Attempt, Cluster
 from clusters.engines.process.records import pack, read_json, write_json
+from clusters.engines.setup import GitRepo
 
 PATIENCE = 60.0
 """Seconds that a rank whose output nobody collects is held up before the output is dropped instead."""
@@ -27,6 +28,10 @@ WIND_DOWN = 5.0
 """Seconds between TERM and KILL for what a command left running when it ended by itself."""
 MAX_ARGUMENT = 128 << 10
 """The kernel's limit for one argument or variable (MAX_ARG_STRLEN)."""
+REFUSED_SETUP = {
+    "apt_packages": "runs here use the programs of the host itself, which no run may change; ask an admin to install "
+    "the packages on the host, or use pip_packages, which has them for this run alone",
+}
 
 
 def launch(config: Config, cluster: Cluster, spec: LaunchSpec, key: str) -> None:
@@ -50,6 +55,7 @@ def check(config: Config, spec: LaunchSpec, attempt: Attempt) -> None:
         raise LaunchRejected("DoesNotFit", f"Not every node was given its {spec.gpus_per_node} GPUs.")
     if shutil.which("bash", path=config.path) is None:
         raise LaunchRejected("LaunchRejected", f"There is no bash in the cluster's path ({config.path}).")
+    _check_setup(config, spec)
     texts = {
         f"The variable {name}": f"{name}={value}"
         for name, value in (*spec.env.items(), *spec.secrets.items())
@@ -64,6 +70,52 @@ def check(config: Config, spec: LaunchSpec, attempt: Attempt) -> None:
             attempt.mounted(file.path)
         except ValueError as error:
             raise LaunchRejected("InvalidConfig", f"A file cannot be mounted: {error}.") from None
+
+
+def _check_setup(config: Config, spec: LaunchSpec) -> None:
+    """Raise `LaunchRejected` where the host has not what the steps before the command need."""
+    path = variable(spec, "PATH") or config.path
+
+    def need(program: str, what: str, package: str) -> None:
+        if shutil.which(program, path=path) is None:
+            raise LaunchRejected(
+                "LaunchRejected",
+                f"{what} needs {program}, which this node does not have (in {path}): ask an admin to install it, "
+                f"such as by `apt-get install {package}`.",
+            )
+
+    for step in spec.setup:
+        if step.kind in REFUSED_SETUP:
+            raise LaunchRejected("LaunchRejected", f"{step.kind}: {REFUSED_SETUP[step.kind]}.")
+        if isinstance(step, GitRepo):
+            need("git", "git_repo", "git")
+            if step.ssh and not _ssh_command(spec):
+                need("ssh", "git_repo with ssh_clone", "openssh-client")
+                if host.is_root() and not host.may_mount():
+                    raise LaunchRejected(
+                        "LaunchRejected",
+                        "ssh works for accounts with a name only. Those of runs have none, and Runyard may not mount "
+                        "(CAP_SYS_ADMIN) to give them one. Set ssh_clone to false.",
+                    )
+        if step.uses_pip:
+            need("python3", step.kind, "python3 python3-pip")
+
+
+def _ssh_command(spec: LaunchSpec) -> str:
+    """What git is to run instead of plain `ssh`, if the run says so itself."""
+    command = variable(spec, "GIT_SSH_COMMAND") or variable(spec, "GIT_SSH")
+    return "" if command.split(" ")[0] == "ssh" else command
+
+
+def _passwd(spec: LaunchSpec, home: Path, shell: str, uid: int | None) -> str:
+    """What /etc/passwd is to be for a rank that may use ssh, which works for accounts with a name only."""
+    ssh = any(isinstance(step, GitRepo) and step.ssh for step in spec.setup) or variable(
+        spec, "GIT_SSH_COMMAND"
+    )
+    if uid is None or not ssh or not host.may_mount():
+        return ""
+    others = Path("/etc/passwd").read_text()
+    return f"{others.rstrip()}\nrunyard:x:{uid}:{uid}::{home}:{shell}\n"
 
 
 def _prepare(config: Config, cluster: Cluster, spec: LaunchSpec, attempt: Attempt) -> None:
@@ -181,6 +233,12 @@ def _prepare_rank(
         # A rank may open its output again by /dev/stderr; the kernel then asks who owns the pipe.
         os.chown(private / "stdout.fifo", uid, uid)
         os.chown(private / "stderr.fifo", uid, uid)
+    passwd = _passwd(spec, attempt.home(rank), shell, uid)
+    if passwd:
+        (private / "passwd").write_text(passwd)
+        (private / "passwd").chmod(0o444)
+    if spec.setup:
+        setup.write_plan(private, spec.setup)
     settings = {
         "key": attempt.key,
         "rank": str(rank),
@@ -190,6 +248,7 @@ def _prepare_rank(
         "gpu_logs": str(attempt.gpu_logs(rank)),
         "uid": "" if uid is None else str(uid),
         "closed": "" if closed is None else str(closed),
+        "passwd": str(attempt.rank(rank) / "passwd") if passwd else "",
         "work": str(attempt.work),
         "mounts": str(attempt.mounts),
         "tmp": str(tmp),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusters.engines.base import LogChunk, Mark, Source
 from clusters.engines.process.output import limit_line
-from clusters.engines.process.spool import MARK, STDOUT, data_name, marks_name, segments
+from clusters.engines.process.spool import MAIN, MARK, STDOUT, data_name, marks_name, segments
 
 CHUNK = 1 << 20
 BLOCK = 1024
@@ -25,12 +25,12 @@ class Segment:
     The place is kept because a follower comes back for every few bytes, and a file may have 80,000 marks.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, stream: str) -> None:
         self.start = start
         # Bytes first: they are written last, so that a file of bytes always has its marks.
-        self._data = os.open(folder / data_name(start), os.O_RDONLY)
+        self._data = os.open(folder / data_name(start, stream), os.O_RDONLY)
         try:
-            self._marks = os.open(folder / marks_name(start), os.O_RDONLY)
+            self._marks = os.open(folder / marks_name(start, stream), os.O_RDONLY)
         except OSError:
             os.close(self._data)
             raise
@@ -94,8 +94,9 @@ class Reader:
     descriptor closes, and a supervisor and its rank may die one after the other before anybody looks.
     """
 
-    def __init__(self, folder: Path, offset: int) -> None:
+    def __init__(self, folder: Path, offset: int, stream: str = MAIN) -> None:
         self._folder = folder
+        self._stream = stream
         self._segment: Segment | None = None
         self._pipes: list[int] = []
         for name in ("stdout.fifo", "stderr.fifo"):
@@ -122,14 +123,14 @@ class Reader:
                 continue
             self._close_segment()
             with suppress(FileNotFoundError):  # Freed by another reader since we listed it.
-                self._segment = Segment(self._folder, start)
+                self._segment = Segment(self._folder, start, self._stream)
                 if chunk := self._segment.read(max(self.offset, start)):
                     return self._advance(chunk)
         return None
 
     def _upcoming(self) -> list[int]:
         """The segments from the one with our offset on."""
-        starts = segments(str(self._folder))
+        starts = segments(str(self._folder), self._stream)
         return starts[max(0, bisect_right(starts, self.offset) - 1) :]
 
     def _advance(self, chunk: LogChunk) -> LogChunk:
@@ -139,12 +140,12 @@ class Reader:
     def release(self, stored: int) -> bool:
         """Free the files whose every byte was taken and is stored, except the last. Says whether there were any."""
         try:
-            starts = segments(str(self._folder))
+            starts = segments(str(self._folder), self._stream)
         except FileNotFoundError:  # Cleaned up.
             return False
         done = [start for start, following in pairwise(starts) if following <= min(self.offset, stored)]
         for start in done:
-            for name in (data_name(start), marks_name(start)):
+            for name in (data_name(start, self._stream), marks_name(start, self._stream)):
                 with suppress(FileNotFoundError):
                     (self._folder / name).unlink()
         return bool(done)

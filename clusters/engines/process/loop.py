@@ -73,6 +73,7 @@ class Loop:
         self._deadline: float | None = None
         self._term_sent_at: str | None = (read_json("term.json") or {}).get("sent_at")
         self._main_fd = -1
+        self._setup_size = 0
         self._ended = False
         self._ended_at: float | None = None
         self._status: int | None = None
@@ -107,6 +108,7 @@ class Loop:
             elif fd == self._wake:
                 _take(self._wake)
                 self._obey()
+                self._tell_of_setup()
             elif self._terminals is not None and fd == self._terminals.fileno():
                 terminal.keep(self._terminals, self._main[0])
             else:
@@ -190,6 +192,30 @@ class Loop:
     def _signal_all(self, number: int) -> None:
         for process in self._relatives():
             family.send(process, number)
+
+    # -- what comes before the command
+
+    def _tell_of_setup(self) -> None:
+        """Ring when a step of the setup has begun or ended."""
+        with suppress(FileNotFoundError):
+            size = os.stat("setup.steps").st_size
+            if size != self._setup_size:
+                self._setup_size = size
+                self._ring()
+
+    def _setup_failure(self) -> dict[str, Any]:
+        """Reason, message and exit code, if the rank ended before its command; nothing for one that was stopped."""
+        if self._term_sent_at is not None or not os.path.exists("setup.steps"):
+            return {}
+        from clusters.engines.process import setup  # What it imports is dear, and few runs need it.
+
+        steps = setup.results(".")
+        if not steps or steps[-1].exit_code == 0:
+            return {}
+        if steps[-1].exit_code is None and self._adopted:
+            return {}  # How it ended is not known, and hence not why.
+        known = {} if steps[-1].exit_code is None else {"exit_code": steps[-1].exit_code}
+        return {"reason": "IntegrationFailed", "message": steps[-1].failure, **known}
 
     # -- terminals
 
@@ -302,7 +328,7 @@ class Loop:
         elif self._status is not None:
             code = os.waitstatus_to_exitcode(self._status)
             record |= {"exit_code": code} if code >= 0 else {"exit_code": 128 - code, "signal": -code}
-        return record
+        return record if self._failure else record | self._setup_failure()
 
     def _ring(self) -> None:
         bell.ring(EVENTS, self._settings["key"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clusters.engines.base import Observation, Phase, RankObservation, gpu_stream
-from clusters.engines.process import gpu_logs, procfs
+from clusters.engines.process import gpu_logs, procfs, setup
 from clusters.engines.process.launch import had_supervisor, lock_rank, supervise, write_lost
 from clusters.engines.process.layout import Attempt
 from clusters.engines.process.records import read_json
@@ -77,6 +77,7 @@ def _observe_rank(attempt: Attempt, rank: int, exit: dict[str, Any] | None, node
             message=exit["message"],
             stopped=exit["term_sent_at"] is not None,
             streams=streams,
+            setup=setup.results(attempt.rank(rank)),
         )
     started = read_json(str(attempt.rank(rank) / "started.json"))
     if started is None:
@@ -87,6 +88,7 @@ def _observe_rank(attempt: Attempt, rank: int, exit: dict[str, Any] | None, node
         node=node,
         started_at=_time(started["started_at"]),
         streams=streams,
+        setup=setup.results(attempt.rank(rank)),
     )
 
 

@@ -30,9 +30,9 @@ def said(sentence: str, *, at_line_start: bool) -> bytes:
 class Output:
     """Policy over a spool. `full` asks the caller to stop reading; `take` accepts whatever it read."""
 
-    def __init__(self, *, limit: int, quota: int, patience: float) -> None:
+    def __init__(self, *, limit: int, quota: int, patience: float, spool: Spool | None = None) -> None:
         # Four files at least below the limit: the last one can never be freed, and must not fill it alone.
-        self.spool = Spool(min(SEGMENT, max(1, limit // 4)))
+        self.spool = spool or Spool(min(SEGMENT, max(1, limit // 4)))
         self._limit = limit
         self._quota = quota
         self._patience = patience
@@ -99,9 +99,13 @@ class Output:
     def say_what_was_lost(self, now: float) -> bool:
         """Write the line about lost bytes, if there are any. False if it cannot be written now."""
         sentence = f"{self._lost} bytes of output were not kept: {self._why}"
-        if self._lost and self._write_line(said(sentence, at_line_start=self._at_line_start), now):
+        if self._lost and self.say(sentence, now):
             self._lost = 0
         return not self._lost
+
+    def say(self, sentence: str, now: float) -> bool:
+        """A line of our own. False if it could not be written whole."""
+        return self._write_line(said(sentence, at_line_start=self._at_line_start), now)
 
     def _write_line(self, line: bytes, now: float) -> bool:
         written = self._write(line, STDERR, now)

@@ -2,7 +2,8 @@
 
 The child sets itself up, then waits at a gate. The supervisor opens it only after it has written down
 which process this is, so a command never runs without a record of it: a supervisor that dies earlier
-takes the waiting child with it, and starting again is safe.
+takes the waiting child with it, and starting again is safe. Steps that the run has before its command are
+carried out behind the gate, by the same process (setup.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ FALSE = False
 if FALSE:  # `typing` costs 3 ms; only the type checker needs it.
     from collections.abc import Mapping
     from typing import NoReturn
+
+    from clusters.engines.process.setup import Setup
 
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -56,21 +59,29 @@ class Waiting:
             return file.read().decode(errors="replace")  # Ends at `exec`: the pipe closes with it.
 
 
-def fork(settings: Mapping[str, str], environment: Mapping[str, str], out: int, err: int) -> Waiting:
+def fork(
+    settings: Mapping[str, str], environment: Mapping[str, str], out: int, err: int, *, has_setup: bool
+) -> Waiting:
     """Start the child. `out` and `err` are the descriptors that become its output."""
     gate_read, gate = os.pipe()
     failure, failure_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(gate)
-        _become(settings, environment, out, err, gate_read, failure_write)
+        _become(settings, environment, out, err, gate_read, failure_write, has_setup)
     os.close(gate_read)
     os.close(failure_write)
     return Waiting(pid, gate, failure)
 
 
 def _become(
-    settings: Mapping[str, str], environment: Mapping[str, str], out: int, err: int, gate: int, failure: int
+    settings: Mapping[str, str],
+    environment: Mapping[str, str],
+    out: int,
+    err: int,
+    gate: int,
+    failure: int,
+    has_setup: bool,
 ) -> NoReturn:
     step = "set up"
     try:
@@ -80,6 +91,10 @@ def _become(
             os.dup2(source, target)
         # Everything else was opened close-on-exec, as Python does.
         _limit()
+        setup = _load_setup() if has_setup else None
+        if settings["passwd"]:
+            step = "give its account a name"
+            _name_the_account(settings["passwd"])
         if settings["closed"]:
             step = f"see its folders below {settings['closed']}"
             _open_a_way_below(settings["closed"], [settings["work"], settings["mounts"], settings["tmp"]])
@@ -87,6 +102,12 @@ def _become(
         _take_place(settings)
         if not os.read(gate, 1):
             os._exit(125)  # The supervisor died before it could write down that we run.
+        if setup is not None:
+            step = "carry out its setup"
+            os.close(failure)  # The rank runs: its supervisor has other things to do than wait for a clone.
+            failure = 2
+            if code := setup.carry_out(environment):
+                os._exit(code)
         step = f"run {settings['shell']}"
         os.execve(settings["shell"], ["bash", "-c", settings["command"]], dict(environment))
     except BaseException as error:  # Whatever it is, it must not climb into the supervisor's own code.
@@ -95,11 +116,17 @@ def _become(
         os._exit(125)
 
 
+def _load_setup() -> Setup:
+    from clusters.engines.process.setup import Setup
+
+    return Setup()
+
+
 def become_another(settings: Mapping[str, str], main: int) -> None:
     """Become one more process of a rank whose command is `main`: its limits, mounts, account and folder."""
     _reset_signals()
     _limit()
-    if settings["closed"]:
+    if settings["closed"] or settings["passwd"]:
         mounts = os.open(f"/proc/{main}/ns/mnt", os.O_RDONLY)
         check(libc.setns(mounts, CLONE_NEWNS), "setns")
         os.close(mounts)
@@ -155,6 +182,13 @@ def _open_a_way_below(closed: str, folders: list[str]) -> None:
         _mount(f"/proc/self/fd/{fd}", folder, None, MS_BIND | MS_REC, None)
         os.close(fd)
     os.umask(umask)
+
+
+def _name_the_account(passwd: str) -> None:
+    """Let the rank, in a mount namespace of its own, see an /etc/passwd in which its account has a name."""
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    _mount("none", "/", None, MS_REC | MS_SLAVE, None)
+    _mount(passwd, "/etc/passwd", None, MS_BIND, None)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None) -> None:

@@ -1,6 +1,6 @@
 """The spool of a stream: what the supervisor writes and the engine reads. Both sides' one format.
 
-    main-<start offset, 20 digits>.spool    bytes as the rank wrote them, 8 MiB or so each
+    main-<start offset, 20 digits>.spool    bytes as the rank wrote them, 8 MiB or so each; or setup-…
     main-<start offset, 20 digits>.marks    records (offset u64, unix time f64, source u8), in order
 
 The reader frees a file by deleting it, never the last one. Each marks file begins with a mark at its
@@ -15,31 +15,36 @@ import struct
 
 MARK = struct.Struct("<QdB")
 STDOUT, STDERR = 0, 1
+MAIN, SETUP = "main", "setup"
 SEGMENT = 8 << 20
 MARK_INTERVAL = 0.010
 _DIGITS = 20
 
 
-def data_name(start: int) -> str:
-    return f"main-{start:0{_DIGITS}d}.spool"
+def data_name(start: int, stream: str = MAIN) -> str:
+    return f"{stream}-{start:0{_DIGITS}d}.spool"
 
 
-def marks_name(start: int) -> str:
-    return f"main-{start:0{_DIGITS}d}.marks"
+def marks_name(start: int, stream: str = MAIN) -> str:
+    return f"{stream}-{start:0{_DIGITS}d}.marks"
 
 
-def segments(folder: str) -> list[int]:
+def segments(folder: str, stream: str = MAIN) -> list[int]:
     """Start offsets of the files that are there, in order."""
+    begin, end = f"{stream}-", ".spool"
     names = os.listdir(folder)
-    return sorted(int(name[5:-6]) for name in names if name.startswith("main-") and name.endswith(".spool"))
+    return sorted(
+        int(name[len(begin) : -len(end)]) for name in names if name.startswith(begin) and name.endswith(end)
+    )
 
 
 class Spool:
     """Appends to the spool in the working folder, going on where an earlier writer was cut off."""
 
-    def __init__(self, segment: int = SEGMENT) -> None:
+    def __init__(self, segment: int = SEGMENT, stream: str = MAIN) -> None:
         self._segment = segment
-        self._held = segments(".")
+        self._stream = stream
+        self._held = segments(".", stream)
         start = self._held[-1] if self._held else 0
         self._open(start)
         self.offset = start + os.fstat(self._data).st_size
@@ -49,9 +54,9 @@ class Spool:
 
     def _open(self, start: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        marks = os.open(marks_name(start), flags, 0o600)
+        marks = os.open(marks_name(start, self._stream), flags, 0o600)
         try:
-            self._data = os.open(data_name(start), flags, 0o600)
+            self._data = os.open(data_name(start, self._stream), flags, 0o600)
         except OSError:
             os.close(marks)
             raise
@@ -98,7 +103,9 @@ class Spool:
     def unreleased(self) -> int:
         """Bytes that the reader has not freed. One `stat` for each file, 32 at the usual limit."""
         last = self._start
-        self._held = [start for start in self._held if start == last or os.path.exists(data_name(start))]
+        self._held = [
+            start for start in self._held if start == last or os.path.exists(data_name(start, self._stream))
+        ]
         return self.offset - self._held[0]
 
     def sync(self) -> None:

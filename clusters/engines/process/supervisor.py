@@ -86,7 +86,8 @@ def open_pipe(name: str) -> tuple[int, int]:
 def start(out: int, err: int) -> str:
     """Start the rank. Returns "" once the command's shell runs, else why it could not be started."""
     settings = read_settings("settings")
-    waiting = rank.fork(settings, read_settings("environ"), out, err)
+    has_setup = os.path.exists("setup.json")
+    waiting = rank.fork(settings, read_settings("environ"), out, err, has_setup=has_setup)
     found = procfs.stat(waiting.pid)
     assert found is not None  # Our own child, not waited for yet: at least a zombie.
     # Written by hand: everything in it is a number or plain, and `json` takes 9 ms to import.

@@ -47,6 +47,11 @@ class SimEngine(Engine):
 
     kind = "sim"
     places = False
+    refused_setup = dict.fromkeys(
+        ("git_repo", "pip_packages", "apt_packages"),
+        "nothing runs on a simulated cluster; leave it out there, or have the script say how it fails: "
+        '# sim: fail IntegrationFailed "…" code 128',
+    )
 
     def __init__(self, config: Config, journal: Journal, clock: Clock) -> None:
         self.clock = clock

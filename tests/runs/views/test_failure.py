@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runs.lifecycle import Outcome, Step, advance, create_next_attempt
+from runs.lifecycle import Outcome, Step, advance, create_next_attempt, open_streams
 from runs.logs import store
 from runs.models import LogStream, NodeState, Run, RunEvent
 from runs.reasons import IMAGE_PULL
@@ -193,3 +193,21 @@ def test_who_stopped_a_run_is_told_and_its_ranks_did_not_fail(world: World) -> N
     ]
     assert f"<code>mcli run -r {run.name}</code>" in page
     assert "Not retried" not in page
+
+
+def test_the_card_of_a_step_that_failed_shows_what_it_wrote(world: World) -> None:
+    run = make_run(world.ada)
+    attempt = as_if(run, *TO_RUNNING)
+    open_streams(attempt, ["setup"])
+    lines = [f"line {number}" for number in range(1, 31)]
+    write(run, ("\n".join(lines) + "\n").encode(), name="setup", end=True)
+    write(run, b"", end=True)
+    NodeState.objects.filter(attempt=attempt).update(phase="exited", exit_code=128)
+    end = Outcome.because(Reason.INTEGRATION_FAILED, "it failed", exit_code=128, failed_rank=0)
+    advance(attempt, [Step(Status.TERMINATING), Step(end.status)], outcome=end)
+    response = browser(world.ada).get(f"/runs/{run.name}")
+    shown = response.context["failure"].setup_output
+    assert shown.text == "\n".join(lines[10:])
+    assert shown.url == "?attempt=0&rank=0&stream=setup#L11"
+    assert "End of the output before the command, rank 0" in response.content.decode()
+    assert response.context["failure"].again == "Not retried: max_retries was 0."

@@ -60,6 +60,8 @@ class Can(StrEnum):
     """Several nodes, which can be lost one by one."""
     ENFORCES = "enforces"
     """Refuse a launch onto what another run holds."""
+    SETUP = "setup"
+    """Clone repositories and install packages before the command."""
     TERMINALS = "terminals"
     """Open a terminal in a running rank."""
 
@@ -241,6 +243,7 @@ class SimWorld(World):
 
     lacks = {
         Can.FILES: "no command runs that could read them",
+        Can.SETUP: "nothing is cloned or installed; a script says how it would fail",
         Can.TERMINALS: "no process runs that a terminal could be beside",
     }
     tick = 0.02
