@@ -34,7 +34,9 @@ urlpatterns = [
     path("runs/<str:name>/clone", editor.clone, name="clone"),
     path("runs/<str:name>/terminal", terminal.show, name="terminal"),
     path("runs/<str:name>/metrics", metrics.points, name="metrics"),
+    path("runs/<str:name>/log/search", log_search.everywhere, name="log-search-run"),
     # /runs/<name>/log/<attempt>
+    path("runs/<str:name>/log/<int:attempt>/search", log_search.everywhere, name="log-search-all"),
     path("runs/<str:name>/log/<int:attempt>/state", log_lines.state, name="log-state"),
     path("runs/<str:name>/log/<int:attempt>/merged", log_search.merged, name="log-merged"),
     path("runs/<str:name>/log/<int:attempt>/zip", log_files.archive, name="log-zip"),

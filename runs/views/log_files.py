@@ -68,14 +68,14 @@ def _name(log: LogStream) -> str:
 
 
 def _attachment(pieces: Iterator[bytes], filename: str, content_type: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(_in_threads(pieces), content_type=content_type)
+    response = StreamingHttpResponse(in_threads(pieces), content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{filename}"'
     response["X-Content-Type-Options"] = "nosniff"
     response["Content-Security-Policy"] = "sandbox"
     return response
 
 
-async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Each piece is read in a thread, and only once the one before was taken."""
     following: Callable[..., Any] = next
     while piece := await asyncio.to_thread(following, pieces, b""):

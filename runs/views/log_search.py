@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from django.http import HttpResponseBase, JsonResponse
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_safe
 
 from runs import queries
 from runs.logs import store
+from runs.logs.findings import line_text
 from runs.logs.lines import Lines
 from runs.logs.merged import MOST_LINES, Merged
-from runs.logs.search import BadQuery, search
-from runs.views.access import get_attempt, get_stream
+from runs.logs.search import BadQuery, Query, search
+from runs.models import LogStream
+from runs.views.access import get_attempt, get_run, get_stream
+from runs.views.log_files import in_threads
 from runs.views.log_lines import shown
 from runs.views.log_query import query_of
 from teams.views.access import PageRequest, page
 
 MOST_PICKED = 200
+ANSWER = 5.0
+"""Seconds that one answer about several logs takes at the most; a session that has ended sees no more."""
 
 
 @require_safe
@@ -39,6 +50,78 @@ def matches(request: PageRequest, name: str, attempt: int, rank: int, stream: st
     return JsonResponse(
         {"lines": found.lines, "next": found.next, "done": found.done, "committed": log.committed}
     )
+
+
+@require_safe
+@page
+def everywhere(request: PageRequest, name: str, attempt: int | None = None) -> HttpResponseBase:
+    """Search in all logs of an attempt, or of a run, in order of attempt, rank and name, as `matches` does in one.
+
+    One JSON value a line, sent as soon as it is known: `{"attempt", "rank", "stream", "id", "lines": [7, …], "first": text of
+    the first of them, "next", "done"}`, several for a log with many; at last `{"after": null}`, or, after 5 s, the place
+    with which to ask again as `?after=`.
+    """
+    query = query_of(request)
+    run = get_run(request, name) if attempt is None else get_attempt(request, name, attempt).run
+    after = _after(request.GET.get("after", ""))
+    if after is None:
+        return JsonResponse(
+            {"error": "after: must be what an answer to this search had as `after`"}, status=400
+        )
+    try:
+        query.compiled()
+    except BadQuery as problem:
+        return JsonResponse({"error": str(problem)}, status=400)
+    logs = LogStream.objects.filter(attempt__run=run).select_related("attempt")
+    if attempt is not None:
+        logs = logs.filter(attempt__index=attempt)
+    ordered = logs.order_by("attempt__index", "rank", "name")
+    begin = [log for log in ordered if _place(log) >= after[0]]
+    return StreamingHttpResponse(
+        in_threads(_found_in(begin, query, after)), content_type="application/x-ndjson"
+    )
+
+
+_Place = tuple[int, int, str]
+
+
+def _place(log: LogStream) -> _Place:
+    return (log.attempt.index, log.rank, log.name)
+
+
+def _after(text: str) -> tuple[_Place, int] | None:
+    """`0.3.MAIN:4711`: go on in this log, from this byte. None for what is none."""
+    if not text:
+        return (0, 0, ""), 0
+    found = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.([\w-]{1,64}):(\d{1,18})", text, re.ASCII)
+    return ((int(found[1]), int(found[2]), found[3]), int(found[4])) if found else None
+
+
+def _found_in(logs: list[LogStream], query: Query, after: tuple[_Place, int]) -> Iterator[bytes]:
+    deadline = time.monotonic() + ANSWER
+    for log in logs:
+        place = _place(log)
+        lines = Lines(store.location(log), log.committed, log.lines)
+        offset, done = after[1] if place == after[0] else 0, False
+        while not done:
+            if time.monotonic() > deadline:
+                yield _line({"after": "{}.{}.{}:{}".format(*place, offset)})
+                return
+            found = search(lines, query, offset)
+            offset, done = found.next, found.done
+            first = lines.window(found.lines[0], 1) if found.lines else []
+            yield _line(
+                {
+                    "attempt": place[0], "rank": place[1], "stream": place[2], "id": str(log.pk),
+                    "lines": found.lines, "first": line_text(first[0].text.encode()) if first else "",
+                    "next": offset, "done": done,
+                }
+            )  # fmt: skip
+    yield _line({"after": None})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 @require_safe
@@ -79,15 +162,15 @@ def merged(request: PageRequest, name: str, attempt: int) -> HttpResponseBase:
     try:
         wanted = {int(rank) for rank in request.GET.get("ranks", "").split(",") if rank}
         first, count = int(request.GET.get("from") or 1), int(request.GET.get("n") or MOST_LINES)
-        time = float(request.GET["time"]) if "time" in request.GET else None
+        at = float(request.GET["time"]) if "time" in request.GET else None
     except ValueError:
         return JsonResponse({"error": "ranks, from, n and time: must be numbers"}, status=400)
     logs = [log for log in queries.streams_of(row) if not wanted or log.rank in wanted]
     begin = row.created_at.timestamp()
     end = max((log.last_output_at.timestamp() for log in logs if log.last_output_at), default=begin)
     book = Merged([Lines(store.location(log), log.committed, log.lines) for log in logs], begin, end)
-    if time is not None:
-        first = book.position_at(time)
+    if at is not None:
+        first = book.position_at(at)
     lines = [
         {**shown(placed.line), "position": placed.position, "rank": logs[placed.stream].rank,
          "stream": logs[placed.stream].name}
