@@ -22,16 +22,19 @@ def main() -> int:
         if wanted.only or not wanted.short or SCENARIOS[name].short
     ]
     print(f"seed {wanted.seed}; the same again: make chaos ARGS='--seed {wanted.seed}'", flush=True)
-    ground = Ground.start(wanted.seed)
+    grounds: dict[bool, Ground] = {}
     failed, begin = 0, time.monotonic()
     try:
         for scenario in scenarios:
             if time.monotonic() - begin > wanted.minutes * 60:
                 print(f"{scenario.name:9} not run: the {wanted.minutes:g} minutes are over", flush=True)
                 continue
-            failed += not carry_out(ground, scenario, wanted.seed)
+            if scenario.networked not in grounds:
+                grounds[scenario.networked] = Ground.start(wanted.seed, networked=scenario.networked)
+            failed += not carry_out(grounds[scenario.networked], scenario, wanted.seed)
     finally:
-        ground.end()
+        for ground in grounds.values():
+            ground.end()
     print(f"{len(scenarios) - failed} of {len(scenarios)} hold" if failed else "everything held")
     return 1 if failed else 0
 
@@ -41,7 +44,7 @@ def carry_out(ground: Ground, scenario: Scenario, seed: int) -> bool:
     begin = time.monotonic()
     # Each has its own draws, so that one alone does what it does among the others.
     ground.draw = random.Random(f"{seed}/{scenario.name}")
-    ground.jobs, ground.simulated = [], []
+    ground.jobs, ground.simulated, ground.notes = [], [], []
     ground.arm()
     try:
         scenario.act(ground)
@@ -60,6 +63,8 @@ def carry_out(ground: Ground, scenario: Scenario, seed: int) -> bool:
     if struck := Counter(ground.struck()):
         places = (f"{place} ×{count}" if count > 1 else place for place, count in struck.most_common(8))
         print(f"          at: {', '.join(places)}{' …' if len(struck) > 8 else ''}", flush=True)
+    for note in ground.notes:
+        print(f"          {note}", flush=True)
     for violation in found[:20]:
         print(f"          {violation}", flush=True)
     return not found

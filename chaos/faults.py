@@ -14,6 +14,8 @@ import psycopg
 import redis
 
 from chaos.ground import Ground, environment_of, processes
+from console.services.paths import DATABASE
+from console.services.postgres import SUPERUSER
 
 OWN = ("web", "worker", "beat", "collector")
 
@@ -77,13 +79,13 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
 def flush(ground: Ground) -> None:
     """Forget everything in Valkey: queues, hints, all."""
     with suppress(redis.RedisError):
-        redis.Redis.from_url(ground.stack.home.redis_url, socket_timeout=3).flushall()
+        redis.Redis.from_url(ground.stack.servers.redis_url, socket_timeout=3).flushall()
 
 
 @contextmanager
 def full_valkey(ground: Ground) -> Iterator[None]:
     """Valkey refuses to store anything."""
-    server = redis.Redis.from_url(ground.stack.home.redis_url, socket_timeout=3)
+    server = redis.Redis.from_url(ground.stack.servers.redis_url, socket_timeout=3)
     server.config_set("maxmemory", "1")
     try:
         yield
@@ -107,7 +109,7 @@ _ANEW = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 
 
 def _setting(ground: Ground, name: str, value: str | None) -> None:
-    with psycopg.connect(ground.stack.home.database_url, autocommit=True) as connection:
+    with psycopg.connect(ground.stack.servers.database_url, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         change = f"SET {name} = {value}" if value is not None else f"RESET {name}"
         connection.execute(f"ALTER DATABASE runyard {change}")
@@ -121,8 +123,11 @@ CLOCKS = ("clock_timestamp", "statement_timestamp", "transaction_timestamp", "no
 def stepped_clock(ground: Ground) -> Iterator[Callable[[int], None]]:
     """A function that sets the database's clock so many seconds ahead of the machine's, which is not touched."""
 
+    # Only the superuser may give a database a setting of its own invention.
+    url = ground.stack.servers.database_url_as(SUPERUSER, DATABASE)
+
     def tell(*statements: str) -> None:
-        with psycopg.connect(ground.stack.home.database_url, autocommit=True) as connection:
+        with psycopg.connect(url, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(cast("Any", statement))
             connection.execute(_ANEW)
@@ -130,7 +135,11 @@ def stepped_clock(ground: Ground) -> Iterator[Callable[[int], None]]:
     def step(seconds: int) -> None:
         tell(f"ALTER DATABASE runyard SET simulated.ahead = '{seconds} seconds'")
 
-    tell("CREATE SCHEMA simulated", "ALTER DATABASE runyard SET simulated.ahead = '0 seconds'")
+    tell(
+        "CREATE SCHEMA simulated",
+        "GRANT USAGE ON SCHEMA simulated TO PUBLIC",
+        "ALTER DATABASE runyard SET simulated.ahead = '0 seconds'",
+    )
     tell(
         *(
             f"CREATE FUNCTION simulated.{name}() RETURNS timestamptz LANGUAGE sql VOLATILE AS"
@@ -155,12 +164,37 @@ def no_connections(ground: Ground) -> Iterator[int]:
     held: list[psycopg.Connection] = []
     with suppress(psycopg.OperationalError):
         while len(held) < 500:
-            held.append(psycopg.connect(ground.stack.home.database_url, connect_timeout=3))
+            held.append(psycopg.connect(ground.stack.servers.database_url, connect_timeout=3))
     try:
         yield len(held)
     finally:
         for connection in held:
             connection.close()
+
+
+def deadlock(ground: Ground, name: str) -> None:
+    """Take a run, and, as soon as the loop waits for it, what the loop holds meanwhile: a transaction has to give up.
+
+    It is the loop's: PostgreSQL ends the one that looks, and ours does not look.
+    """
+    url = ground.stack.servers.database_url_as(SUPERUSER, DATABASE)
+    waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    with psycopg.connect(url) as ours:
+        ours.execute("SET deadlock_timeout = '1h'")
+        ours.execute("SELECT FROM runs_run WHERE name = %s FOR UPDATE", [name])
+        ground.until(
+            lambda: ground.rows(waits, ours.info.backend_pid)[0]["n"] > 0, f"the loop waits for {name}", 30
+        )
+        ours.execute(
+            "SELECT FROM runs_attempt WHERE run_id = (SELECT id FROM runs_run WHERE name = %s) FOR UPDATE",
+            [name],
+        )
+
+
+def deadlocks(ground: Ground) -> int:
+    """How many PostgreSQL has ended so far."""
+    found = ground.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    return int(found[0]["deadlocks"])
 
 
 def signal_postgres(ground: Ground, number: signal.Signals) -> None:

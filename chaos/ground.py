@@ -20,6 +20,7 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
+from chaos.proxy import Network
 from clusters.engines import failpoints
 from tests.stack import ROOT, Stack
 
@@ -70,17 +71,29 @@ class Ground:
     folder: Path
     jobs: list[Job] = field(default_factory=list)
     simulated: list[Simulated] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a scenario has measured, for who reads the outcome."""
+    bad_network: Network | None = None
 
     @classmethod
-    def start(cls, seed: int) -> Ground:
+    def start(cls, seed: int, *, networked: bool = False) -> Ground:
+        """`networked`: the console reaches its servers by a network that can be made bad."""
         folder = Path(tempfile.mkdtemp(prefix="runyard-chaos-"))
         folder.chmod(0o777)
         side = folder / "started"
         side.touch()
         side.chmod(0o666)
-        stack = Stack(None, RUNYARD_FAILPOINTS=str(folder / "failpoints"), RUNYARD_GRACE_SECONDS="5")
+        network = Network(Random(f"{seed}/network")) if networked else None
+        stack = Stack(
+            None,
+            RUNYARD_FAILPOINTS=str(folder / "failpoints"),
+            RUNYARD_GRACE_SECONDS="5",
+            **(network.environment if network else {}),
+        )
+        if network:
+            stack.servers = network.servers.home
         stack.start()
-        ground = cls(stack, Random(seed), folder)
+        ground = cls(stack, Random(seed), folder, bad_network=network)
         # Room for many small runs at once, whatever the machine has.
         ground.manage(
             "shell",
@@ -94,7 +107,14 @@ class Ground:
     def end(self) -> None:
         self.disarm()
         self.stack.remove()
+        if self.bad_network:
+            self.bad_network.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def network(self) -> Network:
+        assert self.bad_network is not None, "this scenario needs a ground that is networked"
+        return self.bad_network
 
     # -- asking the console, as clients do
 
@@ -183,7 +203,7 @@ class Ground:
         while True:
             try:
                 with psycopg.connect(
-                    self.stack.home.database_url, autocommit=True, row_factory=dict_row, connect_timeout=3
+                    self.stack.servers.database_url, autocommit=True, row_factory=dict_row, connect_timeout=3
                 ) as connection:
                     return connection.execute(cast("Any", query), values).fetchall()
             except psycopg.OperationalError:
@@ -206,6 +226,9 @@ class Ground:
         """How many runs have ended by themselves."""
         found = self.statuses()
         return found.get("COMPLETED", 0) + found.get("FAILED", 0)
+
+    def all_ended(self) -> bool:
+        return set(self.statuses()) <= {"COMPLETED", "STOPPED", "FAILED"}
 
     def running(self, count: int) -> None:
         """Wait until so many runs are running."""

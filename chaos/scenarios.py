@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chaos import faults
+from chaos import faults, network
 from chaos.faults import for_a_while
 from chaos.ground import Ground
 from chaos.simulated import lying_engine, many_ranks
@@ -30,14 +30,18 @@ class Scenario:
     act: Callable[[Ground], None]
     short: bool
     """Part of the short form, which every test run has."""
+    networked: bool = False
+    """On a console that reaches its servers by a network that can be made bad."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(name: str, what: str, *, short: bool = False) -> Callable[[Callable[[Ground], None]], None]:
+def scenario(
+    name: str, what: str, *, short: bool = False, networked: bool = False
+) -> Callable[[Callable[[Ground], None]], None]:
     def register(act: Callable[[Ground], None]) -> None:
-        SCENARIOS[name] = Scenario(name, what, act, short)
+        SCENARIOS[name] = Scenario(name, what, act, short, networked)
 
     return register
 
@@ -210,6 +214,15 @@ def _(ground: Ground) -> None:
     ground.mixture(4)
 
 
+@scenario("F7-deadlock", "the loop's transactions are the victims of deadlocks")
+def _(ground: Ground) -> None:
+    before = faults.deadlocks(ground)
+    for _ in range(3):
+        faults.deadlock(ground, ground.submit(lines=60).name)
+    ground.until(lambda: faults.deadlocks(ground) > before, "PostgreSQL has counted a deadlock", 30)
+    ground.notes.append(f"{faults.deadlocks(ground) - before} deadlocks")
+
+
 @scenario("F8", "doorbells doubled, out of order, too early, too late, and none at all")
 def _(ground: Ground) -> None:
     jobs = ground.mixture(10, lines=40)
@@ -239,6 +252,8 @@ def _(ground: Ground) -> None:
     with faults.stepped_clock(ground) as step:
         for seconds in (300, 3600, 3300, 60):
             step(seconds)
+            ahead = ground.rows("SELECT extract(epoch FROM now() - pg_catalog.now()) AS s")[0]["s"]
+            assert ahead == seconds, f"the clock is {ahead} s ahead, not {seconds}"
             ground.mixture(2)
             faults.kill(ground, "worker")
             for_a_while(4)
@@ -252,6 +267,21 @@ def _(ground: Ground) -> None:
     for service, seconds in (("collector", 10), ("worker", 18), ("web", 3)):
         with faults.frozen(ground, service):
             for_a_while(seconds)
+
+
+scenario("F16-slow", "200 ms to PostgreSQL and to Valkey, and back", networked=True)(network.slow)
+scenario("F16-loss", "one piece in twenty resets its connection to PostgreSQL or Valkey", networked=True)(
+    network.lossy
+)
+scenario("F16-gone", "PostgreSQL, Valkey, or both gone from the network without a word", networked=True)(
+    network.gone
+)
+scenario("F16-deaf", "answers of PostgreSQL and Valkey get lost, requests arrive", networked=True)(
+    network.answers_lost
+)
+scenario("F16-mute", "requests to PostgreSQL and Valkey get lost, the connections stay", networked=True)(
+    network.requests_lost
+)
 
 
 @scenario("F17", "stop, restart and delete from everywhere at once", short=True)

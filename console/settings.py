@@ -17,6 +17,7 @@ from redis.connection import parse_url
 
 from console.services.paths import Home
 from teams.crypto import load_or_create_key
+from teams.database import SERVER, TCP, Connection
 
 BASE = Path(__file__).resolve().parent.parent
 
@@ -153,10 +154,17 @@ def database(url: str) -> dict[str, Any]:
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
-            "pool": {"min_size": 1, "max_size": env_int("RUNYARD_DB_POOL", 20), "timeout": 10},
+            "pool": {
+                "min_size": 1,
+                "max_size": env_int("RUNYARD_DB_POOL", 20),
+                "timeout": 10,
+                # Pauses between attempts to connect double until this is over, and then begin anew.
+                "reconnect_timeout": 10,
+                "connection_class": Connection,
+            },
             "application_name": os.environ.get("RUNYARD_SERVICE", "manage"),
-            # A session that hangs in a transaction stops vacuum for everybody.
-            "options": "-c idle_in_transaction_session_timeout=30s -c statement_timeout=30s",
+            "options": " ".join(f"-c {name}={value}" for name, value in SERVER.items()),
+            **TCP,
             **query,
         },
     }

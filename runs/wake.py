@@ -27,6 +27,8 @@ from django.db import transaction
 log = structlog.get_logger(__name__)
 
 CHANNEL = "runyard:hints"
+ASK_EVERY = 5.0
+"""Seconds between signs of life that a subscription asks for. When none comes, it is made anew."""
 _AWAY = (redis.RedisError, OSError)
 
 
@@ -138,22 +140,27 @@ class Hub:
         return len({mailbox for mailboxes in self._waiting.values() for mailbox in mailboxes})
 
     async def _listen(self) -> None:
-        me = asyncio.current_task()
+        me, clock = asyncio.current_task(), asyncio.get_running_loop().time
         assert me is not None
         # redis-py may swallow a cancellation (it makes a time-out of it), so it is asked for as well.
         while not me.cancelling():
             with suppress(*_AWAY):
                 async with (
-                    redis.asyncio.Redis.from_url(
-                        settings.REDIS_URL, socket_connect_timeout=5, health_check_interval=10
-                    ) as client,
-                    client.pubsub(ignore_subscribe_messages=True) as pubsub,
+                    redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=5) as client,
+                    client.pubsub() as pubsub,
                 ):
                     await pubsub.subscribe(CHANNEL)
-                    while not me.cancelling():
+                    heard = asked = clock()
+                    # redis-py asks a subscription's server for a sign of life too, and does not mind if none comes.
+                    while not me.cancelling() and clock() - heard < 2 * ASK_EVERY:
+                        if clock() - asked >= ASK_EVERY:
+                            asked = clock()
+                            await pubsub.ping()
                         message = await pubsub.get_message(timeout=1.0)
                         if message is not None:
-                            self._deliver(json.loads(message["data"]))
+                            heard = clock()
+                            if message["type"] == "message":
+                                self._deliver(json.loads(message["data"]))
             await asyncio.sleep(0.5)
 
     def _deliver(self, message: dict[str, Any]) -> None:

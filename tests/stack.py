@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.error import URLError
 
 from console.services import preflight
-from console.services.catalogue import NAMES
+from console.services.catalogue import CONSOLE, NAMES
 from console.services.paths import Home
 from console.services.postgres import Postgres
 from console.services.process import Identity, running, spawn
@@ -69,13 +70,14 @@ class Heir:
 class Servers:
     """PostgreSQL and Valkey alone, in a home of their own; `home` has the URLs."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, str] = NOT_DURABLE) -> None:
         self.home = temporary_home()
         self.heir = Heir(self.home)
+        self.options = options
 
     def start(self) -> None:
         """Start both and wait until they answer."""
-        postgres, valkey = Postgres(self.home, NOT_DURABLE), Valkey(self.home)
+        postgres, valkey = Postgres(self.home, self.options), Valkey(self.home)
         for name, server in (("postgres", postgres), ("valkey", valkey)):
             server.prepare()
             spawn(
@@ -98,10 +100,14 @@ class Servers:
 
 
 class Stack:
-    """A whole console as `make up` starts it, on a home and port of its own."""
+    """A whole console as `make up` starts it, on a home and port of its own.
+
+    `servers`: whose PostgreSQL and Valkey it uses; to be set where `environment` names another's.
+    """
 
     def __init__(self, home: Home | None = None, **environment: str) -> None:
         self.home = home or temporary_home()
+        self.servers = self.home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
@@ -138,7 +144,7 @@ class Stack:
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until every service runs and pages are answered."""
         deadline = time.monotonic() + seconds
-        names = (*NAMES, "parent")
+        names = ("parent", *(NAMES if self.servers == self.home else CONSOLE))
         while not (self._said_so() and all(self.pid(name) for name in names) and self._answers()):
             if self.process and self.process.poll() is not None:
                 raise RuntimeError(f"the console ended:\n{self.output.read_text(errors='replace')}")
@@ -205,7 +211,7 @@ class Stack:
         return b"Runyard is up" in self.output.read_bytes()
 
     def _answers(self) -> bool:
-        if not (Postgres(self.home).ready() and Valkey(self.home).ready()):
+        if not (Postgres(self.servers).ready() and Valkey(self.servers).ready()):
             return False
         try:
             with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as response:

@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 from django.db import connection
 
+from teams.database import TCP, Connection
+
 
 class Owner:
     """This process, as `number`. A connection that breaks costs the number; another is drawn."""
@@ -35,7 +37,7 @@ class Owner:
                 if pid == os.getpid():
                     session.close()
             number = secrets.randbelow(2**62)
-            session = psycopg.connect(**_parameters(), autocommit=True)
+            session = Connection.connect(**_parameters(), autocommit=True)
             session.execute("SELECT pg_advisory_lock(%s)", [number])
             self._held = (os.getpid(), number, session)
             return number
@@ -72,8 +74,20 @@ def _is_silent(session: psycopg.Connection[Any]) -> bool:
 def _parameters() -> dict[str, Any]:
     """Those of Django's own connections: to the same database, by the same way."""
     parameters = connection.get_connection_params()
-    names = ("dbname", "user", "password", "host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey")
+    # Keepalives included: a connection that is half gone has to end at both ends, as the lock does.
+    names = (
+        "dbname",
+        "user",
+        "password",
+        "host",
+        "port",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        *TCP,
+    )
     return {name: parameters[name] for name in names if name in parameters} | {
         "application_name": "runyard owner",
-        "connect_timeout": 10,
+        "options": parameters["options"],
     }
