@@ -207,3 +207,23 @@ def signal_postgres(ground: Ground, number: signal.Signals) -> None:
 def for_a_while(seconds: float) -> None:
     """Let a fault have its time. Real time: what is tested are whole programs."""
     time.sleep(seconds)
+
+
+def bells(ground: Ground, task: str, *args: str, **options: Any) -> list[bytes]:
+    """Messages to the loop's worker exactly as they lie in Valkey, put where nobody takes them; the newest last."""
+    code = (
+        "from celery import current_app\n"
+        f"current_app.send_task({task!r}, args={list(args)!r}, queue='chaos', ignore_result=True, **{options!r})\n"
+    )
+    ground.manage("shell", "-c", code)
+    found = redis.Redis.from_url(ground.stack.servers.redis_url, socket_timeout=3).lrange("chaos", 0, -1)
+    return cast("list[bytes]", found)[::-1]
+
+
+def put(ground: Ground, messages: Iterable[bytes]) -> None:
+    """Put messages on the queues of the workers, as whoever writes to Valkey could."""
+    server = redis.Redis.from_url(ground.stack.servers.redis_url, socket_timeout=3)
+    queues = [row["queue"] for row in ground.rows("SELECT queue FROM clusters_cluster WHERE name = 'local'")]
+    for message in messages:
+        for queue in ("celery", *queues):
+            server.lpush(queue, message)

@@ -223,6 +223,33 @@ def _(ground: Ground) -> None:
     ground.notes.append(f"{faults.deadlocks(ground) - before} deadlocks")
 
 
+@scenario("F8-garbage", "messages cut short, garbled, unknown, an hour late, twice, and after the end")
+def _(ground: Ground) -> None:
+    ground.mixture(4, lines=60)
+    ground.running(2)
+    ids = [str(row["id"]) for row in ground.rows("SELECT id FROM runs_run WHERE status = 'RUNNING'")]
+    for run in ids:
+        whole = faults.bells(ground, "runs.reconcile", run)[-1]
+        late = faults.bells(ground, "runs.reconcile", run, expires=-3600)[-1]
+        unknown = faults.bells(ground, "runs.no_such_task", run)[-1]
+        wrong = faults.bells(ground, "runs.reconcile", "no-run", run)[-1]
+        cut = [whole[: ground.draw.randrange(len(whole))] for _ in range(4)]
+        garbled = [
+            ground.draw.randbytes(200),
+            b"null",
+            b"[]",
+            b"{}",
+            b'{"body": 7}',
+            whole.replace(b"=", b"!"),
+        ]
+        messages = [whole, whole, late, unknown, wrong, *cut, *garbled]
+        ground.draw.shuffle(messages)
+        faults.put(ground, messages)
+    ground.until(ground.all_ended, "every run has ended")
+    faults.put(ground, [whole] * 5)
+    ground.submit(lines=1)
+
+
 @scenario("F8", "doorbells doubled, out of order, too early, too late, and none at all")
 def _(ground: Ground) -> None:
     jobs = ground.mixture(10, lines=40)

@@ -15,7 +15,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 from django.conf import settings
 from kombu import Queue  # type: ignore[attr-defined]
 
+from console import broker
 from console.watchdog import Watchdog
+
+broker.install()
 
 app = Celery("runyard")
 app.conf.update(
