@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from runs import commands
-from runs.models import NodeState
+from runs.models import Attempt, NodeState
 from runs.states import Reason, Status
 from tests.runs.views.pages import TO_COMPLETED, TO_FAILED, TO_RUNNING, as_if, browser, htmx
 from tests.world import World, latest, make_run
@@ -154,3 +154,11 @@ def test_a_cluster_that_cannot_be_seen_is_not_taken_for_a_dead_run(world: World)
     page = browser(world.ada).get(f"/runs/{run.name}").content.decode()
     assert "The cluster local cannot be seen" in page
     assert 'data-status="RUNNING"' in page
+
+
+def test_a_run_that_ends_between_two_reads_is_no_error(world: World) -> None:
+    """The run is read before its attempt: what is shown may be of two moments, for as long as a poll."""
+    run = make_run(world.ada)
+    attempt = as_if(run, *TO_RUNNING)
+    Attempt.objects.filter(pk=attempt.pk).update(status=Status.COMPLETED, ended_at=timezone.now())
+    assert browser(world.ada).get(f"/runs/{run.name}").status_code == 200
