@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
                 case "undelete":
                     commands.undelete(caller, run)
                 case "update":
-                    may = not ended and not deleted
+                    may = not deleted  # of one that has ended: for its next attempt
                     commands.update(caller, run, value)
         except Refused:
             assert not may, f"{what} was refused"

@@ -122,12 +122,13 @@ def test_a_change_of_priority_moves_the_attempt_in_the_queue(world: World) -> No
     assert latest(run).priority_order == Priority.HIGH.order
 
 
-def test_what_has_ended_can_be_stopped_again_but_not_updated(world: World) -> None:
+def test_what_has_ended_can_be_stopped_again_and_updated_for_its_next_attempt(world: World) -> None:
     run = make_run(world.ada)
     drive(run)
     assert outcome(commands.stop, world.ada, run) == 200
-    assert outcome(commands.update, world.ada, run, {"max_retries": 1}) == 409
-    assert latest(run).status == "COMPLETED"
+    assert outcome(commands.update, world.ada, run, {"max_retries": 1}) == 200
+    run.refresh_from_db()
+    assert (latest(run).status, run.max_retries) == ("COMPLETED", 1)
 
 
 @pytest.mark.parametrize(
