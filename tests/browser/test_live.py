@@ -45,7 +45,7 @@ def test_a_run_of_the_real_client_is_watched_from_pending_to_completed(admin: Pa
 
 
 def test_the_first_failed_rank_is_what_is_shown_of_a_failure(admin: Page) -> None:
-    submit(admin, 'echo "I am $NODE_RANK"\n[ $NODE_RANK = 0 ] || exit 7\nsleep 60', nodes=2)
+    submit(admin, 'echo "I am $NODE_RANK"\nsleep 1\n[ $NODE_RANK = 0 ] || exit 7\nsleep 60', nodes=2)
     expect_status(admin, "Failed")
     admin.reload()
     expect(admin.get_by_role("tab", name="Rank 1")).to_have_attribute("aria-selected", "true")

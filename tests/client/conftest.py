@@ -1,6 +1,6 @@
 """Three people of a team of their own, with a cluster of their own, on the console that all these tests share.
 
-Listings of theirs hold what they have made and nothing else.
+Listings of theirs hold what the tests of one file have made and nothing else.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -45,8 +46,32 @@ class Crew:
     uma: Client
 
 
+CLEAR = """
+import time
+from runs import commands
+from runs.models import Run
+from runs.states import TERMINAL
+from teams.queries import Caller
+theirs = Run.objects.filter(team__name="crew").select_related("creator", "cluster")
+for run in theirs.filter(deleted_at=None):
+    commands.delete(Caller(run.creator), run)
+end = time.monotonic() + 60
+while theirs.exclude(status__in=TERMINAL).exists():
+    assert time.monotonic() < end, "runs of the tests before do not end"
+    time.sleep(0.2)
+"""
+
+
+@pytest.fixture(scope="module")
+def crew(people: Crew, stack: Stack) -> Iterator[Crew]:
+    """Without the runs of the files before."""
+    yield people
+    command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", CLEAR]
+    subprocess.run(command, cwd=ROOT, env=stack.environment, check=True)
+
+
 @pytest.fixture(scope="session")
-def crew(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Crew:
+def people(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Crew:
     install()
     code = PEOPLE.format(root=str(stack.home.path / "clusters"), cluster=CLUSTER)
     command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", code]

@@ -20,6 +20,8 @@ from mcli import RunConfig, RunStatus
 def config(name, command="true", **more):
     return RunConfig(name=name, image="python:3.11", command=command, **more)
 
+begun = datetime.now(timezone.utc)
+
 # Seven at once, by futures.
 futures = [mcli.create_run(config(f"page-{n}"), future=True) for n in range(7)]
 runs = [future.result(60) for future in futures]
@@ -102,7 +104,7 @@ refused(400, mcli.delete_secrets)
 assert found() == 8
 mcli.delete_runs(runs)
 mcli.delete_run(run.name)
-assert found() == 0 and found(include_deleted=True) == 9
+assert found() == 0 and found(include_deleted=True, after=begun) == 9
 print("STEP bulk")
 
 clusters = mcli.get_clusters(include_utilization=True)
