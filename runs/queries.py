@@ -240,7 +240,7 @@ def attempts_to_look_at(cluster_id: UUID, most: int, unseen_for: timedelta = tim
     out_of_time = ExpressionWrapper(
         F("started_at") + F("run__max_duration_seconds") * Value(timedelta(seconds=1)), DateTimeField()
     )
-    goes_on = Q(Q(run__max_duration_seconds=None) | Q(out_of_time__gt=Now()))
+    goes_on = Q(run__max_duration_seconds=None) | Q(out_of_time__gt=Now())
     goes_on &= Q(status=Status.RUNNING, run__desired=Desired.RUNNING, gone_since__isnull=True)
     goes_on &= Q(seen_at__isnull=False, seen_at__gt=Now() - unseen_for, seen_at__lte=Now())
     mine = Attempt.objects.filter(cluster=cluster_id, cleaned_at=None).select_related("run")

@@ -16,7 +16,6 @@ from django.test.utils import CaptureQueriesContext
 from clusters.engines.sim import faults, script
 from runs import commands
 from runs.control.reconcile import reconcile
-from runs.lifecycle import database_now
 from runs.models import Allocation, Attempt, Run
 from runs.states import ImagePullCase, Priority
 from tests.simulated import Simulation, database_time
@@ -86,36 +85,6 @@ def test_half_an_hour_of_an_unreachable_engine_changes_nothing_but_when_it_is_kn
         assert attempt.reason == ("Error" if minute % 3 else "")
         assert statuses(attempt)[:5] == WHOLE
     assert {latest(run).status for run in lasting} == {"RUNNING"}
-
-
-def test_the_end_of_its_time_is_exact_however_long_nobody_looked(
-    people: World, make_sim: Callable[..., Simulation]
-) -> None:
-    """Time is counted from when it started, by the clock of the database: what stops in between costs nothing."""
-    sim = make_sim(3)
-    over, in_time, longer = (
-        submit(people, what, max_duration_seconds=3600) for what in ("run 9h", "run 50m", "run 9h")
-    )
-    for run in (over, in_time, longer):
-        sim.drive(run, "RUNNING", every=1)
-    sim.pass_time(1500, every=500)
-    # Down for a while, with time left: not a second is given or taken.
-    sim.jump(1200)
-    sim.sweep()
-    commands.update(people.ada, longer, {"max_duration_seconds": 7200})
-    started = latest(over).started_at
-    assert started is not None
-    left = started + timedelta(seconds=3600) - database_now()
-    sim.step(left.total_seconds() - 5)
-    assert (latest(over).status, latest(in_time).status) == ("RUNNING", "COMPLETED")
-    # Down when its time is over: the first pass stops it, and the run that ended in time has done so.
-    sim.jump(1800)
-    assert sim.drive(over, every=1).reason == "MaxDurationExceeded"
-    assert latest(longer).status == "RUNNING"
-    # Shortened to less than it has run already: now.
-    commands.update(people.ada, longer, {"max_duration_seconds": 60})
-    assert sim.drive(longer, every=1).reason == "MaxDurationExceeded"
-    assert Attempt.objects.count() == 3
 
 
 def test_two_runs_on_five_of_eight_nodes_never_hold_a_part(
